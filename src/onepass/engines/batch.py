@@ -1,0 +1,91 @@
+"""The seam: what goes into an engine, what comes out, and the one call between.
+
+Sequences travel packed: one flat array of token ids and the offsets where rows begin. The trunk runs once for all reads
+of a batch. A row's output does not depend on the other rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onepass.model.heads import Finish
+
+Ints = NDArray[np.int32]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """Rows of tokens, end to end.
+
+    ids, types: int32 [tokens].  offsets: int32 [rows + 1], row r is offsets[r]:offsets[r + 1], never empty.
+    visible: int32 [rows], how many leading tokens of the row are seen as keys; all of them are queries (ColBERT's
+    expansion tokens ask but are not seen).
+    """
+
+    ids: Ints
+    types: Ints
+    offsets: Ints
+    visible: Ints
+
+    @property
+    def rows(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def tokens(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One head over some rows of the batch, with its arguments.
+
+    rows: int32 [n], indices of batch rows, in output order.
+    positions: int32 [m] token positions inside their rows, or spans: int32 [m, 2] first and last position, inclusive;
+    offsets: int32 [n + 1], which of them belong to which row.
+    vocabulary: int32 [v], score only these ids.  skip: int32 [n], leading tokens that pooling leaves out.
+    finish: replaces the head's own ("none" gives raw scores).
+    """
+
+    head: str
+    rows: Ints
+    positions: Ints | None = None
+    spans: Ints | None = None
+    offsets: Ints | None = None
+    vocabulary: Ints | None = None
+    skip: Ints | None = None
+    finish: Finish | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """values: float32 [m, width]; offsets: int32 [n + 1], row r of the read is values[offsets[r]:offsets[r + 1]].
+
+    ids: int32 [m], the token id of each value where the head pools by token id, else None.
+    """
+
+    values: Floats
+    offsets: Ints
+    ids: Ints | None = None
+
+    def row(self, index: int) -> Floats:
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+
+class Engine(Protocol):
+    """Runs one encoder. Re-entrant; `cores` is how many of the process's compute threads the call may use."""
+
+    name: str
+    dtype: str
+
+    def run(self, batch: PackedBatch, reads: Sequence[Read], cores: int = 1) -> list[Output]:
+        """One output per read, in order. Raises EngineFailure."""
+        ...
+
+    def info(self) -> Mapping[str, Any]: ...

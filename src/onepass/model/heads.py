@@ -1,0 +1,89 @@
+"""What is read from an encoder, as data: steps per token, a pooling, steps per row, a finish.
+
+A head names the tensors it needs; they lie beside the trunk's in the checkpoint's weights. The pooling may stand in the
+middle of the chain: SPLADE pools after a non-linear step per token, a BERT classifier before its first step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from onepass.model.spec import ActivationKind, NormSpec
+
+PoolKind = Literal[
+    "first",
+    "last",
+    "last_not_pad",  # the last token whose id is not the pad id
+    "mean",
+    "max",
+    "mean_sqrt",  # sum / sqrt(n)
+    "weighted_mean",  # sum (t + 1) x_t / sum (t + 1)
+    "tokens",  # every token, or the read's positions: one output row each
+    "spans",  # [first state, last state] of each of the read's spans: one output row each
+    "max_by_token",  # the maximum per distinct token id: one output row each
+]
+Finish = Literal["none", "l2", "softmax", "sigmoid"]
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """y = x W^T + b; tensor names, W [out, in], b [out] or None. With `residual`, y += x (or x R^T, if it is a name)."""
+
+    weight: str
+    bias: str | None = None
+    residual: bool | str = False
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    kind: ActivationKind
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    spec: NormSpec
+    weight: str
+    bias: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Scores against a [vocab, width] matrix, the word table where tied: all ids, or only the read's `vocabulary`."""
+
+    weight: str = "embed.word"
+    bias: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class L2:
+    """x / max(|x|, 1e-12)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Truncate:
+    width: int
+
+
+Step = Linear | Activation | Norm | Vocabulary | L2 | Truncate
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Several kinds are concatenated in order. skip_prompt: leave out the row's leading prompt tokens (`Read.skip`)."""
+
+    kinds: tuple[PoolKind, ...]
+    pad_id: int | None = None
+    skip_prompt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HeadSpec:
+    """`labels` name the output columns of a classifier, in order; empty for vectors."""
+
+    name: str
+    pool: Pool
+    per_token: tuple[Step, ...] = ()
+    per_row: tuple[Step, ...] = ()
+    finish: Finish = "none"
+    labels: tuple[str, ...] = ()

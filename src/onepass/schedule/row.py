@@ -1,0 +1,41 @@
+"""One sequence on its way to the engine: plain data, no future and no callback, so that it can cross a process border."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+
+from onepass.model.heads import Finish
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a row wants read from it; one `engines.batch.Read` gathers the equal asks of a micro-batch."""
+
+    head: str
+    finish: Finish | None = None
+    positions: tuple[int, ...] | None = None
+    spans: tuple[tuple[int, int], ...] | None = None
+    vocabulary: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """ids, types: array('i'), special tokens included, equally long, never empty.
+
+    request, index: whose row this is, and which of its rows.  visible: how many leading tokens are keys; None: all.
+    skip: leading prompt tokens that pooling leaves out where the head says so.
+    model: equal (model, adapter) rows may share a micro-batch.
+    """
+
+    model: str
+    request: int
+    index: int
+    ids: array[int]
+    types: array[int]
+    asks: tuple[Ask, ...]
+    visible: int | None = None
+    skip: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
