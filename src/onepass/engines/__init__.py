@@ -1,0 +1,52 @@
+"""Engines: spec + weights + packed batch -> numbers. One table; an engine is a file here and a line in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from onepass.engines.batch import Engine
+from onepass.engines.reference import Reference
+from onepass.errors import BadSetting
+from onepass.model.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was chosen and why, for `info` and the logs."""
+
+    value: str
+    reason: str
+
+
+def native(checkpoint: Checkpoint, dtype: str) -> tuple[Engine, Choice]:
+    from onepass.engines.native import Native
+
+    chosen = (
+        Choice("float32", "no instruction set in use has bfloat16 products") if dtype == "auto" else Choice(dtype, "asked")
+    )
+    return Native(checkpoint.spec, checkpoint.heads, checkpoint.weights, dtype=chosen.value), chosen
+
+
+def reference(checkpoint: Checkpoint, dtype: str) -> tuple[Engine, Choice]:
+    if dtype not in ("auto", "float32"):
+        raise BadSetting(f"the reference engine computes in float32 only, not {dtype}; ask for dtype float32 or auto")
+    chosen = Choice("float32", "the reference engine has no other" if dtype == "auto" else "asked")
+    return Reference(checkpoint.spec, checkpoint.heads, checkpoint.weights), chosen
+
+
+ENGINES: dict[str, Callable[[Checkpoint, str], tuple[Engine, Choice]]] = {"native": native, "reference": reference}
+
+
+def build_engine(checkpoint: Checkpoint, engine: str = "auto", dtype: str = "auto") -> tuple[Engine, dict[str, Choice]]:
+    """The engine for a checkpoint, with what was chosen and why under "engine" and "dtype".
+
+    Raises BadSetting for an unknown engine or dtype, UnsupportedOption where the engine does not run the spec.
+    """
+    chosen = Choice("native", "the default on a CPU") if engine == "auto" else Choice(engine, "asked")
+    if chosen.value not in ENGINES:
+        raise BadSetting(f"engine {engine!r} is unknown; choose auto, {', '.join(ENGINES)}")
+    if dtype not in ("auto", "float32", "bfloat16"):
+        raise BadSetting(f"dtype {dtype!r} is unknown; choose auto, float32 or bfloat16")
+    built, dtype_choice = ENGINES[chosen.value](checkpoint, dtype)
+    return built, {"engine": chosen, "dtype": dtype_choice}
