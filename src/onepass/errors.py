@@ -41,7 +41,15 @@ class EmptyInput(InvalidInput):
 
 
 class InputTooLong(InvalidInput):
+    """`size` of the input and the `limit` it passes, both in `unit`s: "tokens" or "characters"."""
+
     code = "input_too_long"
+
+    def __init__(self, message: str, size: int, limit: int, unit: str = "tokens") -> None:
+        super().__init__(message)
+        self.size = size
+        self.limit = limit
+        self.unit = unit
 
 
 class TokenOutOfRange(InvalidInput):

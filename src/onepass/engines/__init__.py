@@ -23,7 +23,9 @@ def native(checkpoint: Checkpoint, dtype: str) -> tuple[Engine, Choice]:
     from onepass.engines.native import Native
 
     chosen = (
-        Choice("float32", "no instruction set in use has bfloat16 products") if dtype == "auto" else Choice(dtype, "asked")
+        Choice("float32", "no instruction set in use has bfloat16 products")
+        if dtype == "auto"
+        else Choice(dtype, "asked")
     )
     return Native(checkpoint.spec, checkpoint.heads, checkpoint.weights, dtype=chosen.value), chosen
 

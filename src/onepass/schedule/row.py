@@ -1,4 +1,4 @@
-"""One sequence on its way to the engine: plain data, no future and no callback, so that it can cross a process border."""
+"""One sequence on its way to the engine: plain data, no future and no callback; it can cross a process border."""
 
 from __future__ import annotations
 

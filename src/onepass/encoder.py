@@ -1,0 +1,264 @@
+"""`Encoder`: checkpoint, engine, device and tasks, wired once; what the CLI, the server and library users hold."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import threading
+import time
+from collections.abc import Coroutine, Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onepass.engines import build_engine
+from onepass.engines.batch import Floats
+try:
+    from onepass.engines.native import compute_threads
+except ImportError:
+    def compute_threads(): return 2
+from onepass.errors import BadSetting
+from onepass.model.checkpoint import load_checkpoint
+from onepass.schedule.device import Device
+from onepass.schedule.job import Job, Served
+from onepass.schedule.tokenizer import EncodeOptions, Text, Tokenizer, Truncate
+from onepass.tasks.classify import Classified, Scores, classify
+from onepass.tasks.embed import Precision, embed
+from onepass.tasks.heads import tasks_of
+from onepass.tasks.rerank import Ranking, rerank
+from onepass.tasks.similarity import similarity
+
+log = logging.getLogger("onepass")
+
+T = TypeVar("T")
+Array = NDArray[np.float32] | NDArray[np.int8]
+
+_numbers = itertools.count(1)
+
+
+class Encoder:
+    """A loaded encoder model.
+
+    model: a folder in Hugging Face layout, or a hub id.  device: "auto", "cpu", or a `Device` that several encoders
+    share; by default all encoders of the process share one.  dtype: "auto", "float32", "bfloat16".  engine: "auto",
+    "native", "reference".  max_length: tokens of a row, at most what the model allows.  cores: compute threads of a
+    device of this encoder's own.
+
+    Every method blocks, also inside a running event loop; the one with the prefix `a` is awaitable instead. Methods
+    take any iterable and draw from it as there is room. Over-long inputs are cut (`truncate`), and a warning is
+    logged; truncate=None raises InputTooLong. Raises BadCheckpoint and its kinds, BadSetting.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        revision: str | None = None,
+        device: str | Device = "auto",
+        dtype: str = "auto",
+        engine: str = "auto",
+        max_length: int | None = None,
+        cores: int | None = None,
+    ) -> None:
+        started = time.monotonic()
+        self.checkpoint = load_checkpoint(model, revision=revision, max_length=max_length)
+        self.tokenizer = Tokenizer(
+            self.checkpoint.tokenizer,
+            vocabulary=self.checkpoint.spec.embed.vocab,
+            max_length=self.checkpoint.max_length,
+        )
+        self.engine, self.choices = build_engine(self.checkpoint, engine, dtype)
+        self.device, self._owns_device = _device(device, cores)
+        self._name = f"{self.checkpoint.name}#{next(_numbers)}"
+        self.device.register(self._name, self.engine, self.checkpoint.max_length)
+        self._served = Served(self._name, self.checkpoint, self.tokenizer, self.device)
+        self.load_seconds = time.monotonic() - started
+
+    # Tasks.
+
+    def embed(
+        self,
+        texts: str | Iterable[Text],
+        *,
+        prompt: str | None = None,
+        dimensions: int | None = None,
+        normalize: bool | None = None,
+        precision: Precision = "float32",
+        truncate: Truncate = "right",
+    ) -> Array:
+        """A str gives one row [width], many texts [n, width]; see `tasks.embed.embed`."""
+        return self._wait(
+            self.aembed(
+                texts,
+                prompt=prompt,
+                dimensions=dimensions,
+                normalize=normalize,
+                precision=precision,
+                truncate=truncate,
+            )
+        )
+
+    async def aembed(
+        self,
+        texts: str | Iterable[Text],
+        *,
+        prompt: str | None = None,
+        dimensions: int | None = None,
+        normalize: bool | None = None,
+        precision: Precision = "float32",
+        truncate: Truncate = "right",
+    ) -> Array:
+        job = self.job()
+        rows = await embed(
+            job,
+            [texts] if isinstance(texts, str) else texts,
+            prompt=prompt,
+            dimensions=dimensions,
+            normalize=normalize,
+            precision=precision,
+            truncate=truncate,
+        )
+        self._report(job)
+        return rows[0] if isinstance(texts, str) else rows
+
+    def similarity(self, a: str | Sequence[Text], b: str | Sequence[Text], *, truncate: Truncate = "right") -> Floats:
+        """float32 [len(a), len(b)], cosines; a str counts as one text."""
+        return self._wait(self.asimilarity(a, b, truncate=truncate))
+
+    async def asimilarity(
+        self, a: str | Sequence[Text], b: str | Sequence[Text], *, truncate: Truncate = "right"
+    ) -> Floats:
+        job = self.job()
+        cosines = await similarity(
+            job, [a] if isinstance(a, str) else a, [b] if isinstance(b, str) else b, truncate=truncate
+        )
+        self._report(job)
+        return cosines
+
+    def rerank(
+        self, query: str, documents: Iterable[str], *, top_n: int | None = None, truncate: Truncate = "right"
+    ) -> Ranking:
+        """[(index of the document, score)], best first; see `tasks.rerank.rerank`."""
+        return self._wait(self.arerank(query, documents, top_n=top_n, truncate=truncate))
+
+    async def arerank(
+        self, query: str, documents: Iterable[str], *, top_n: int | None = None, truncate: Truncate = "right"
+    ) -> Ranking:
+        job = self.job()
+        ranking = await rerank(job, query, documents, top_n=top_n, truncate=truncate)
+        self._report(job)
+        return ranking
+
+    def classify(self, texts: str | Iterable[Classified], *, truncate: Truncate = "right") -> Scores | list[Scores]:
+        """A str gives [(label, score)], best first; many texts or (text, text) pairs a list of those."""
+        return self._wait(self.aclassify(texts, truncate=truncate))
+
+    async def aclassify(
+        self, texts: str | Iterable[Classified], *, truncate: Truncate = "right"
+    ) -> Scores | list[Scores]:
+        job = self.job()
+        scores = await classify(job, [texts] if isinstance(texts, str) else texts, truncate=truncate)
+        self._report(job)
+        return scores[0] if isinstance(texts, str) else scores
+
+    # What the server and the shell need beside the tasks.
+
+    def job(self, *, wait: bool = True) -> Job:
+        """A request of this model, for the coroutines in `onepass.tasks`. wait: for room, or raise Overloaded."""
+        return Job(self._served, wait=wait)
+
+    async def probe(self) -> None:
+        """A real forward pass of one token. Raises EngineFailure if the engine does not work."""
+        await self.job(wait=True).run([[0]], options=EncodeOptions(special=False))
+
+    @property
+    def tasks(self) -> list[str]:
+        return tasks_of(self.checkpoint)
+
+    def info(self) -> dict[str, Any]:
+        """What was loaded and chosen, each choice with its reason; plain values only."""
+        checkpoint, cost = self.checkpoint, self.device.cost(self._name)
+        return {
+            "model": checkpoint.name,
+            "revision": checkpoint.revision,
+            "family": checkpoint.family,
+            "tasks": self.tasks,
+            "labels": list(checkpoint.heads["classify"].labels) if "classify" in checkpoint.heads else [],
+            "dimensions": checkpoint.dimensions,
+            "max_length": checkpoint.max_length,
+            "prompts": dict(checkpoint.prompts),
+            "default_prompt": checkpoint.default_prompt,
+            "choices": {
+                name: {"value": choice.value, "reason": choice.reason} for name, choice in self.choices.items()
+            },
+            "engine": dict(self.engine.info()),
+            "cores": self.device.cores,
+            "micro_batch_tokens": cost.budget,
+            "tokens_per_second": round(self.device.cores * cost.tokens_per_second),
+            "load_seconds": round(self.load_seconds, 3),
+            "notes": list(checkpoint.notes),
+            "spec": checkpoint.spec.as_dict(),
+        }
+
+    def close(self) -> None:
+        """Unload the model; what it still has queued is answered with Cancelled."""
+        self.device.unregister(self._name)
+        if self._owns_device:
+            self.device.close()
+
+    def __enter__(self) -> Encoder:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def _report(self, job: Job) -> None:
+        if job.usage.truncated:
+            log.warning(
+                "%d of %d inputs were cut at %d tokens",
+                job.usage.truncated,
+                len(job.usage.lengths),
+                self.checkpoint.max_length,
+            )
+
+    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run it on the process's own event loop thread, so that it also works where a loop is running."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, _loop(os.getpid()))
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+
+def _device(device: str | Device, cores: int | None) -> tuple[Device, bool]:
+    """The device, and whether it is the encoder's own to close."""
+    if isinstance(device, Device):
+        return device, False
+    if device not in ("auto", "cpu"):
+        raise BadSetting(f"device {device!r} is unknown; choose auto or cpu")
+    if cores is None:
+        return shared_device(), False
+    if cores < 1:
+        raise BadSetting(f"cores is {cores}; give at least 1")
+    return Device(cores), True
+
+
+@cache
+def shared_device() -> Device:
+    """The device that encoders of this process share unless they are given another."""
+    return Device(compute_threads())
+
+
+@cache
+def _loop(process: int) -> asyncio.AbstractEventLoop:
+    """The event loop of blocking calls, in a thread of its own; a forked child makes another."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="onepass-loop", daemon=True).start()
+    return loop

@@ -1,0 +1,54 @@
+"""What a micro-batch costs: measured at warm-up, corrected while serving."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+OVERHEAD = 0.1  # the knee: as many tokens as make the fixed part this share of the whole
+LEAST_BUDGET, MOST_BUDGET = 256, 1024  # tokens whose activations stay in a core's own cache
+
+
+@dataclass(slots=True)
+class Cost:
+    """Seconds of a micro-batch on one core: correction x (fixed + per_token * tokens + per_square * sum of n^2)."""
+
+    fixed: float
+    per_token: float
+    per_square: float
+    correction: float = 1.0
+
+    @classmethod
+    def fit(cls, lengths: Sequence[Sequence[int]], seconds: Sequence[float]) -> Cost:
+        """Least squares over measured micro-batches, relative to each measurement, no coefficient below zero."""
+        rows = np.array([[1.0, sum(batch), sum(n * n for n in batch)] for batch in lengths])
+        measured = np.maximum(np.array(seconds), 1e-9)
+        columns = [0, 1, 2]
+        while True:
+            found, *_ = np.linalg.lstsq(rows[:, columns] / measured[:, None], np.ones(len(measured)), rcond=None)
+            if (found >= 0).all() or len(columns) == 1:
+                break
+            columns.pop(int(found.argmin()))
+        values = dict(zip(columns, np.maximum(found, 0.0).tolist(), strict=True))
+        return cls(values.get(0, 0.0), max(values.get(1, 0.0), 1e-9), values.get(2, 0.0))
+
+    def seconds(self, lengths: Sequence[int]) -> float:
+        squares = sum(n * n for n in lengths)
+        return self.correction * (self.fixed + self.per_token * sum(lengths) + self.per_square * squares)
+
+    def observe(self, lengths: Sequence[int], seconds: float) -> None:
+        """Follow a machine that became slower or faster than at warm-up, a twentieth of the way each time."""
+        predicted = self.seconds(lengths)
+        self.correction *= 1 + 0.05 * (min(max(seconds / predicted, 0.2), 5.0) - 1)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of one core, in rows of 64 tokens."""
+        return 1 / (self.correction * (self.per_token + 64 * self.per_square + self.fixed / self.budget))
+
+    @property
+    def budget(self) -> int:
+        """Tokens of a micro-batch at the knee: below it time is flat, above it linear."""
+        return int(min(max(self.fixed / (OVERHEAD * self.per_token), LEAST_BUDGET), MOST_BUDGET))

@@ -1,0 +1,315 @@
+"""The cores, and what runs on them: lanes that take micro-batches from one scheduler and call engines.
+
+A lane is a thread that drives one core, or all of them when it has the only work there is. Models register with the
+device, so ten models share the same lanes, queue and room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from onepass.engines.batch import Engine, Floats, PackedBatch
+from onepass.errors import Cancelled, EngineFailure, OnepassError
+from onepass.schedule.admission import Admission
+from onepass.schedule.cost import Cost
+from onepass.schedule.pack import pack, unpack
+from onepass.schedule.row import Row
+from onepass.schedule.scheduler import Flow, Scheduler
+
+log = logging.getLogger("onepass.device")
+
+QUEUE_TOKENS = 1_048_576
+WARM_UP_LENGTHS = ((8,), (64,) * 4, (64,) * 8, (256, 256))
+WARM_UP_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One row's outputs, one array per ask, or what went wrong with it. started, ended: time.monotonic()."""
+
+    row: Row
+    outputs: tuple[Floats, ...] | None
+    error: OnepassError | None
+    started: float
+    ended: float
+
+
+class Sink(Protocol):
+    """Who waits for rows: told in its own event loop, once per micro-batch, about all of its rows in it."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def deliver(self, results: Sequence[Result]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """What an observer is told after each run."""
+
+    model: str
+    rows: int
+    tokens: int
+    cores: int
+    seconds: float
+
+
+_devices: weakref.WeakSet[Device] = weakref.WeakSet()
+
+
+def _begin_in_child() -> None:
+    for device in _devices:
+        device._begin()
+
+
+os.register_at_fork(after_in_child=_begin_in_child)
+
+
+class Device:
+    """cores: compute threads shared by all lanes.  queue_tokens: tokens admitted at once."""
+
+    def __init__(self, cores: int, queue_tokens: int = QUEUE_TOKENS) -> None:
+        self.cores = cores
+        self.queue_tokens = queue_tokens
+        self.observers: list[Callable[[MicroBatch], None]] = []
+        self._engines: dict[str, Engine] = {}
+        self._costs: dict[str, Cost] = {}
+        self._begin()
+        _devices.add(self)
+
+    def _begin(self) -> None:
+        """Nothing queued and no thread running: at the start, and again in a forked child, which has no threads."""
+        self.admission = Admission(self.queue_tokens)
+        self.threads = ThreadPoolExecutor(self.cores, thread_name_prefix="onepass-tokenizer")
+        self._sinks: dict[int, Sink] = {}
+        self._scheduler = Scheduler()
+        self._changed = threading.Condition()
+        self._busy = 0
+        self._tokenizing = 0
+        self._lanes: list[threading.Thread] = []
+        self._closed = False
+
+    # Models come and go.
+
+    def register(self, model: str, engine: Engine, max_length: int) -> None:
+        """Measure the engine, then serve rows of `model`, of at most max_length tokens, with it."""
+        cost = measure(engine, max_length)
+        with self._changed:
+            self._engines[model] = engine
+            self._costs[model] = cost
+
+    def unregister(self, model: str) -> None:
+        with self._changed:
+            del self._engines[model], self._costs[model]
+
+    def cost(self, model: str) -> Cost:
+        return self._costs[model]
+
+    def close(self) -> None:
+        """Stop the lanes after what they are running; rows still queued are answered with Cancelled."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for lane in self._lanes:
+            lane.join()
+        self.threads.shutdown(wait=False)
+        now = time.monotonic()
+        while rows := self._scheduler.next(1 << 30, now):
+            self._deliver([Result(row, None, Cancelled("the encoder was closed"), now, now) for row in rows])
+
+    # Rows come and go.
+
+    @property
+    def queued_tokens(self) -> int:
+        return self._scheduler.tokens
+
+    @property
+    def queued_rows(self) -> int:
+        return self._scheduler.rows
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of all cores, for the slowest model registered."""
+        return self.cores * min((cost.tokens_per_second for cost in list(self._costs.values())), default=1e4)
+
+    def seconds_to_drain(self) -> float:
+        """Predicted seconds until what is admitted now has been answered."""
+        return self.admission.reserved / self.tokens_per_second
+
+    def attach(self, request: int, sink: Sink) -> None:
+        self._sinks[request] = sink
+
+    def detach(self, request: int) -> None:
+        self._sinks.pop(request, None)
+
+    def submit(self, flow: Flow, rows: Sequence[Row]) -> None:
+        """Queue rows of one model and request, which has a sink attached. Raises Cancelled once closed."""
+        with self._changed:
+            if self._closed:
+                raise Cancelled("the encoder was closed")
+            if not self._lanes:
+                self._start()
+            rate = self.cores * self._costs[rows[0].model].tokens_per_second
+            self._scheduler.add(flow, rows, time.monotonic(), rate)
+            self._changed.notify(len(rows))
+
+    def leave(self, flow: Flow) -> None:
+        """Drop what a request still has queued, and give its room back."""
+        with self._changed:
+            dropped = self._scheduler.leave(flow)
+        self.admission.release(dropped)
+
+    @contextmanager
+    def tokenizing(self) -> Iterator[None]:
+        """A turn to tokenise: one at a time while lanes are busy, as many as there are cores while they are idle."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._tokenizing < (1 if self._busy else self.cores))
+            self._tokenizing += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._tokenizing -= 1
+                self._changed.notify_all()
+
+    # Lanes.
+
+    def _start(self) -> None:
+        self._lanes = [
+            threading.Thread(target=self._lane, name=f"onepass-lane-{index}", daemon=True)
+            for index in range(self.cores)
+        ]
+        for lane in self._lanes:
+            lane.start()
+
+    def _lane(self) -> None:
+        while work := self._take():
+            rows, cores = work
+            try:
+                self._run(rows, cores)
+            finally:
+                with self._changed:
+                    self._busy -= 1
+                    self._changed.notify_all()
+
+    def _take(self) -> tuple[list[Row], int] | None:
+        """Wait for a micro-batch and decide how many cores it gets: all, if it is the only work. None once closed."""
+        with self._changed:
+            while not self._closed:
+                if rows := self._scheduler.next(self._budget(), time.monotonic()):
+                    alone = not self._busy and not self._scheduler.rows
+                    self._busy += 1
+                    return rows, self.cores if alone else 1
+                self._changed.wait()
+        return None
+
+    def _budget(self) -> int:
+        """The knee of the slowest model; less where a smaller share lets every idle lane take part."""
+        knee = min((cost.budget for cost in self._costs.values()), default=512)
+        waiting = self._scheduler.tokens
+        if waiting <= knee:
+            return knee
+        return min(knee, -(-waiting // (self.cores - self._busy)))
+
+    def _run(self, rows: list[Row], cores: int) -> None:
+        started = time.monotonic()
+        try:
+            results = self._compute(rows, cores, started)
+        except Exception as error:
+            log.warning("a micro-batch of %d rows failed, running its rows one by one: %s", len(rows), error)
+            results = [self._compute_alone(row, cores) for row in rows]
+        self._deliver(results)
+
+    def _compute(self, rows: list[Row], cores: int, started: float) -> list[Result]:
+        engine = self._engines.get(rows[0].model)
+        if engine is None:
+            gone = Cancelled("the encoder was closed")
+            return [Result(row, None, gone, started, started) for row in rows]
+        batch, reads = pack(rows)
+        outputs = unpack(rows, engine.run(batch, reads, cores))
+        ended = time.monotonic()
+        self._observe(rows, cores, ended - started)
+        return [self._result(row, out, started, ended) for row, out in zip(rows, outputs, strict=True)]
+
+    def _result(self, row: Row, outputs: tuple[Floats, ...], started: float, ended: float) -> Result:
+        if all(np.isfinite(values).all() for values in outputs):
+            return Result(row, outputs, None, started, ended)
+        failure = EngineFailure(f"input {row.index} gave values that are not finite numbers")
+        return Result(row, None, failure, started, ended)
+
+    def _compute_alone(self, row: Row, cores: int) -> Result:
+        started = time.monotonic()
+        try:
+            return self._compute([row], cores, started)[0]
+        except Exception as error:
+            failure = EngineFailure(f"input {row.index} could not be computed: {error}")
+            return Result(row, None, failure, started, time.monotonic())
+
+    def _observe(self, rows: list[Row], cores: int, seconds: float) -> None:
+        lengths = [len(row) for row in rows]
+        if cores == 1 and (cost := self._costs.get(rows[0].model)):
+            cost.observe(lengths, seconds)
+        seen = MicroBatch(rows[0].model, len(rows), sum(lengths), cores, seconds)
+        for observer in self.observers:
+            observer(seen)
+
+    def _deliver(self, results: list[Result]) -> None:
+        """Give the rows' room back and wake each event loop once, whatever the number of requests."""
+        self.admission.release(sum(len(result.row) for result in results))
+        by_sink: dict[int, list[Result]] = {}
+        for result in results:
+            by_sink.setdefault(result.row.request, []).append(result)
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Sink, list[Result]]]] = {}
+        for request, mine in by_sink.items():
+            if sink := self._sinks.get(request):
+                by_loop.setdefault(sink.loop, []).append((sink, mine))
+        for loop, deliveries in by_loop.items():
+            with suppress(RuntimeError):  # the loop was closed: nobody waits
+                loop.call_soon_threadsafe(_hand_out, deliveries)
+
+
+def _hand_out(deliveries: list[tuple[Sink, list[Result]]]) -> None:
+    for sink, results in deliveries:
+        sink.deliver(results)
+
+
+def measure(engine: Engine, max_length: int) -> Cost:
+    """Time the engine on one core at a few sizes, within about WARM_UP_SECONDS, and fit its cost."""
+    lengths: list[tuple[int, ...]] = []
+    seconds: list[float] = []
+    limit = time.monotonic() + WARM_UP_SECONDS
+    for rows in WARM_UP_LENGTHS:
+        batch = warm_up_batch([min(n, max_length) for n in rows])
+        best = min(_timed(engine, batch) for _ in range(2))
+        lengths.append(tuple(np.diff(batch.offsets).tolist()))
+        seconds.append(best)
+        if time.monotonic() > limit:
+            break
+    return Cost.fit(lengths, seconds)
+
+
+def warm_up_batch(lengths: Sequence[int]) -> PackedBatch:
+    tokens = sum(lengths)
+    return PackedBatch(
+        ids=np.zeros(tokens, np.int32),
+        types=np.zeros(tokens, np.int32),
+        offsets=np.cumsum([0, *lengths], dtype=np.int32),
+        visible=np.array(lengths, np.int32),
+    )
+
+
+def _timed(engine: Engine, batch: PackedBatch) -> float:
+    started = time.perf_counter()
+    engine.run(batch, [], 1)
+    return time.perf_counter() - started

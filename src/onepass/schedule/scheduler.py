@@ -1,0 +1,106 @@
+"""Which rows run next: a pure data structure, with time as an argument.
+
+Rows are ordered by virtual arrival: row k of a request arrives at t + (tokens of its earlier rows) / rate, where t is
+when the request came. A request of ten thousand texts therefore lies spread over the time its work takes, and a single
+query that comes later goes before all of it that has not arrived yet. The rate promised to one request is a share of
+what the engine was measured to do, so a few bulk requests at once, or a rate measured too high, do not hold a query up.
+With nothing else to do, rows run before they "arrive".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+
+from onepass.schedule.row import Row
+
+SHARE = 0.25  # of the measured tokens per second: what one request's virtual arrivals are spread by
+WINDOW = 4  # budgets' worth of the earliest rows among which those of close length are looked for
+
+
+@dataclass(slots=True)
+class Flow:
+    """One request's place in the queue. arrival: of its next row.  left: the client went away."""
+
+    arrival: float
+    queued: int = 0
+    left: bool = False
+
+
+@dataclass(slots=True, order=True)
+class _Entry:
+    arrival: float
+    number: int
+    row: Row = field(compare=False)
+    flow: Flow = field(compare=False)
+
+
+class Scheduler:
+    def __init__(self) -> None:
+        self._queues: dict[str, list[_Entry]] = {}
+        self._number = 0
+        self.tokens = 0
+        self.rows = 0
+
+    def add(self, flow: Flow, rows: Sequence[Row], now: float, tokens_per_second: float) -> None:
+        """Rows of one request, in order; more of the same request may follow."""
+        for row in rows:
+            arrival = max(flow.arrival, now)
+            self._number += 1
+            heappush(self._queues.setdefault(row.model, []), _Entry(arrival, self._number, row, flow))
+            flow.arrival = arrival + len(row) / (SHARE * tokens_per_second)
+            flow.queued += len(row)
+            self.tokens += len(row)
+            self.rows += 1
+
+    def leave(self, flow: Flow) -> int:
+        """Forget the rows of a flow that are still queued. Returns their tokens."""
+        flow.left = True
+        forgotten = flow.queued
+        for model, queue in list(self._queues.items()):
+            kept = [entry for entry in queue if entry.flow is not flow]
+            if len(kept) != len(queue):
+                self.rows -= len(queue) - len(kept)
+                self._replace(model, kept)
+        self.tokens -= forgotten
+        flow.queued = 0
+        return forgotten
+
+    def next(self, budget: int, now: float) -> list[Row]:
+        """A micro-batch of one model: the row that arrived first, then others of the next few that arrived.
+
+        Rows whose virtual arrival is past go before the rest, close lengths first. At most `budget` tokens, unless the
+        first row alone is longer. Empty if nothing is queued.
+        """
+        if not self._queues:
+            return []
+        model, queue = min(self._queues.items(), key=lambda item: item[1][0])
+        head = heappop(queue)
+        window: list[_Entry] = []
+        seen = 0
+        while queue and seen < WINDOW * budget:
+            window.append(heappop(queue))
+            seen += len(window[-1].row)
+        window.sort(key=lambda entry: (entry.arrival > now, abs(len(entry.row) - len(head.row)), entry))
+        taken, room = [head], budget - len(head.row)
+        for entry in window:
+            if len(entry.row) <= room:
+                taken.append(entry)
+                room -= len(entry.row)
+            else:
+                heappush(queue, entry)
+        if not queue:
+            del self._queues[model]
+        for entry in taken:
+            entry.flow.queued -= len(entry.row)
+            self.tokens -= len(entry.row)
+        self.rows -= len(taken)
+        return [entry.row for entry in taken]
+
+    def _replace(self, model: str, entries: list[_Entry]) -> None:
+        if entries:
+            entries.sort()  # a sorted list is a heap
+            self._queues[model] = entries
+        else:
+            del self._queues[model]

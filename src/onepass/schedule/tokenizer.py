@@ -1,0 +1,291 @@
+"""Text to token ids, exactly as the checkpoint's tokenizer gives them; cutting to length is done here.
+
+Nothing is ever changed on the shared tokenizer at run time, and the special tokens around a text or a pair are read off
+its own post-processor once. So a rerank query is encoded once and put beside each document, with the ids that pair
+encoding would give.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+from tokenizers import Tokenizer as Library
+
+from onepass.errors import BadCheckpoint, EmptyInput, InputTooLong, InvalidInput, TokenOutOfRange
+from onepass.model.checkpoint import TokenizerFiles
+
+Truncate = Literal["right", "left"] | None
+Text = str | Sequence[int]
+Input = Text | tuple[str, str]
+
+CHARACTERS_PER_TOKEN = 250  # no text of more characters than this per allowed token is tokenised whole
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeOptions:
+    """How inputs become rows.
+
+    prompt: text put before each single text.  truncate: which side of an over-long input goes; None refuses it.
+    special: put special tokens around given token ids; texts always get them.
+    second_tokens: most tokens of a pair's second text, cut on the right.
+    """
+
+    prompt: str = ""
+    truncate: Truncate = "right"
+    special: bool = True
+    second_tokens: int | None = None
+
+
+PLAIN = EncodeOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One sequence, special tokens included. cut: whether something was left out to fit.  skip: prompt tokens."""
+
+    ids: array[int]
+    types: array[int]
+    cut: bool
+    skip: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """start, stop: byte offsets into the UTF-8 text, None for special tokens."""
+
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Either one special token (id) or the ids of text 0 or 1 (slot)."""
+
+    type: int
+    id: int = -1
+    slot: int = -1
+
+
+class Tokenizer:
+    """Stateless after construction, so any number of threads may encode at once."""
+
+    def __init__(self, files: TokenizerFiles, *, vocabulary: int, max_length: int) -> None:
+        """vocabulary: rows of the model's word table; max_length: tokens of one row, special tokens included."""
+        self._library = Library.from_str(files.json)
+        self._types = files.types
+        self._vocabulary = vocabulary
+        self._oversized = self._library.get_vocab_size(with_added_tokens=True) > vocabulary
+        self._templates = (self._template(pair=False), self._template(pair=True))
+        self.max_length = max_length
+        if max_length <= max(map(self.special_tokens, (False, True))):
+            raise BadCheckpoint(f"a maximum length of {max_length} tokens leaves no room beside the special tokens")
+
+    def special_tokens(self, pair: bool = False) -> int:
+        """How many special tokens surround a text, or a pair."""
+        return sum(part.slot < 0 for part in self._templates[pair])
+
+    def estimate(self, item: Input) -> int:
+        """Most tokens the item can become, from its size alone: a byte is at most one token."""
+        if isinstance(item, tuple):
+            size = sum(map(_bytes, item)) + self.special_tokens(pair=True)
+        else:
+            size = (_bytes(item) if isinstance(item, str) else len(item)) + self.special_tokens()
+        return min(size, self.max_length)
+
+    def encode(
+        self,
+        items: Sequence[Input],
+        options: EncodeOptions,
+        *,
+        first: int = 0,
+        known: dict[str, list[int]] | None = None,
+    ) -> list[Encoded]:
+        """One sequence per item. `first` is the number of items[0] in error messages.
+
+        `known` remembers the ids of a pair's first text between calls: a rerank query is encoded once.
+        Raises EmptyInput, InputTooLong (truncate None), TokenOutOfRange, InvalidInput for text that is not Unicode.
+        """
+        prompt = options.prompt
+        if prompt and any(isinstance(item, tuple) for item in items):
+            raise InvalidInput("a prompt cannot be put before a pair of texts; leave the prompt out")
+        known = {} if known is None else known
+        clipped = [
+            [self._clipped(text, first + index, options.truncate) for text in _texts(item)]
+            for index, item in enumerate(items)
+        ]
+        fresh = list(dict.fromkeys(text for texts in clipped for text in texts if text not in known))
+        found = dict(zip(fresh, self._ids([prompt + text for text in fresh]), strict=True))
+        known.update({texts[0]: found[texts[0]] for texts in clipped if len(texts) == 2 and texts[0] in found})
+        skip = self._prompt_length(prompt)
+        rows = []
+        for index, (item, texts) in enumerate(zip(items, clipped, strict=True)):
+            cut = any(len(text) < len(whole) for text, whole in zip(texts, _texts(item), strict=True))
+            parts = [known[text] if text in known else found[text] for text in texts]
+            parts = parts or [self._given(item, first + index)]
+            rows.append(self._row(parts, first + index, options, cut, skip if texts else 0))
+        return rows
+
+    def tokens(self, text: str, *, special: bool = True) -> list[Token]:
+        """The tokens of a text, uncut, with byte offsets."""
+        check_unicode(text, 0)
+        encoding = self._library.encode(text, add_special_tokens=special)
+        starts = _byte_offsets(text)
+        return [
+            Token(id, piece, bool(mask), None if mask else starts[begin], None if mask else starts[end])
+            for id, piece, mask, (begin, end) in zip(
+                encoding.ids, encoding.tokens, encoding.special_tokens_mask, encoding.offsets, strict=True
+            )
+        ]
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """Raises TokenOutOfRange."""
+        self._check_range(ids, 0)
+        return self._library.decode(list(ids), skip_special_tokens=skip_special)
+
+    def _row(
+        self, parts: Sequence[Sequence[int]], number: int, options: EncodeOptions, cut: bool, skip: int
+    ) -> Encoded:
+        """The ids of one or two texts, cut to fit, inside the template of special tokens."""
+        pair = len(parts) == 2
+        if pair and options.second_tokens is not None and len(parts[1]) > options.second_tokens:
+            parts, cut = (parts[0], parts[1][: options.second_tokens]), True
+        template = self._templates[pair] if options.special or pair else (_Part(type=0, slot=0),)
+        room = self.max_length - sum(part.slot < 0 for part in template)
+        total = sum(map(len, parts))
+        if total > room:
+            if options.truncate is None:
+                size = total + self.max_length - room
+                raise InputTooLong(
+                    f"input {number} has {size} tokens, the model takes {self.max_length}; "
+                    "shorten it or turn truncation on",
+                    size,
+                    self.max_length,
+                )
+            cut = True
+            sizes = _shares(parts, room)
+            parts = [_keep(part, size, options.truncate) for part, size in zip(parts, sizes, strict=True)]
+        ids, types = array("i"), array("i")
+        for place in template:
+            new = parts[place.slot] if place.slot >= 0 else (place.id,)
+            ids.extend(new)
+            types.extend([place.type if self._types else 0] * len(new))
+        if self._oversized:
+            self._check_range(ids, number)
+        if not ids:
+            raise EmptyInput(f"input {number} has no tokens; send some text")
+        return Encoded(ids, types, cut, skip)
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._library.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def _given(self, ids: object, number: int) -> list[int]:
+        assert isinstance(ids, Sequence)
+        if not ids:
+            raise EmptyInput(f"input {number} is an empty list of token ids; send at least one")
+        self._check_range(ids, number)
+        return list(ids)
+
+    def _check_range(self, ids: Sequence[int], number: int) -> None:
+        for id in ids:
+            if not 0 <= id < self._vocabulary:
+                raise TokenOutOfRange(
+                    f"token id {id} of input {number} is outside this model's vocabulary of {self._vocabulary} ids; "
+                    "send text, or ids from this model's own tokenizer"
+                )
+
+    def _clipped(self, text: str, number: int, truncate: Truncate) -> str:
+        """The text, cut to the character bound. Raises InvalidInput, and InputTooLong where truncation is off."""
+        check_unicode(text, number)
+        bound = CHARACTERS_PER_TOKEN * self.max_length
+        if len(text) <= bound:
+            return text
+        if truncate is None:
+            raise InputTooLong(
+                f"input {number} has {len(text)} characters, the limit is {bound} ({CHARACTERS_PER_TOKEN} for each of "
+                f"the model's {self.max_length} tokens); shorten it or turn truncation on",
+                len(text),
+                bound,
+                "characters",
+            )
+        return text[-bound:] if truncate == "left" else text[:bound]
+
+    def _prompt_length(self, prompt: str) -> int:
+        """Leading tokens of a row that are prompt: as sentence-transformers counts, special tokens before included."""
+        if not prompt:
+            return 0
+        leading = next((i for i, part in enumerate(self._templates[0]) if part.slot >= 0), 0)
+        return leading + len(self._ids([prompt])[0])
+
+    def _template(self, *, pair: bool) -> tuple[_Part, ...]:
+        """Where special tokens go and which type each place has, from one run of the post-processor."""
+        probe = self._library.encode("a", add_special_tokens=False)
+        if not probe.ids:
+            raise BadCheckpoint("the tokenizer turns the text 'a' into no tokens; its tokenizer.json is not usable")
+        shown = self._library.post_process(probe, probe if pair else None, add_special_tokens=True)
+        places = zip(shown.sequence_ids, shown.type_ids, shown.ids, strict=True)
+        template: list[_Part] = []
+        for sequence, group in groupby(places, key=lambda place: place[0]):
+            members = list(group)
+            if sequence is None:
+                template.extend(_Part(type=type, id=id) for _, type, id in members)
+            else:
+                template.append(_Part(type=members[0][1], slot=sequence))
+        return tuple(template)
+
+
+def check_unicode(text: str, number: int) -> None:
+    """Raises InvalidInput for a string that UTF-8 cannot carry."""
+    try:
+        if not text.isascii():
+            text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            f"input {number} is not Unicode text: it holds a lone surrogate at character {error.start}; "
+            "send well-formed text"
+        ) from None
+
+
+def _texts(item: Input) -> tuple[str, ...]:
+    """The strings of an item; none for token ids."""
+    if isinstance(item, str):
+        return (item,)
+    return item if isinstance(item, tuple) else ()
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else 4 * len(text)
+
+
+def _keep(ids: Sequence[int], size: int, side: Truncate) -> Sequence[int]:
+    if size >= len(ids):
+        return ids
+    return ids[len(ids) - size :] if side == "left" else ids[:size]
+
+
+def _shares(parts: Sequence[Sequence[int]], room: int) -> list[int]:
+    """How many ids each part keeps: "longest first", as the tokenizers library cuts pairs."""
+    if len(parts) == 1:
+        return [room]
+    short, long = sorted(map(len, parts))
+    long = short if short > room else max(short, room - short)
+    if short + long > room:
+        short = room // 2
+        long = short + room % 2
+    return [short, long] if len(parts[0]) <= len(parts[1]) else [long, short]
+
+
+def _byte_offsets(text: str) -> Sequence[int]:
+    """Byte offset of each character, and of the end."""
+    if text.isascii():
+        return range(len(text) + 1)
+    offsets = [0]
+    for character in text:
+        offsets.append(offsets[-1] + len(character.encode()))
+    return offsets

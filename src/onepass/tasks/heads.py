@@ -1,0 +1,27 @@
+"""Which head answers a task."""
+
+from __future__ import annotations
+
+from onepass.errors import WrongTask
+from onepass.model.checkpoint import Checkpoint
+from onepass.model.heads import HeadSpec
+from onepass.schedule.job import Job
+
+
+def head_of(job: Job, head: str, task: str) -> HeadSpec:
+    """The head that answers a task. Raises WrongTask for a model without it."""
+    checkpoint = job.served.checkpoint
+    if head not in checkpoint.heads:
+        raise WrongTask(f"model {checkpoint.name!r} cannot {task}; it can {', '.join(tasks_of(checkpoint))}")
+    return checkpoint.heads[head]
+
+
+def tasks_of(checkpoint: Checkpoint) -> list[str]:
+    """What a checkpoint can do, by the heads it has."""
+    tasks = []
+    if "embed" in checkpoint.heads:
+        tasks += ["embed", "similarity"]
+    if "classify" in checkpoint.heads:
+        tasks += ["classify"]
+        tasks += ["rerank"] if len(checkpoint.heads["classify"].labels) == 1 else []
+    return tasks
