@@ -64,16 +64,16 @@ def test_the_variable_names_the_file_and_the_working_folder_may_hold_one(
 @pytest.mark.parametrize(
     ("environ", "message"),
     [
-        ({"ONEPASS_PORT": "abc"}, "ONEPASS_PORT=abc: it must be a whole number from 0 to 65535."),
-        ({"ONEPASS_PORT": "65536"}, "ONEPASS_PORT=65536: it must be a whole number from 0 to 65535."),
-        ({"ONEPASS_PORT": "-1"}, "ONEPASS_PORT=-1: it must be a whole number from 0 to 65535."),
-        ({"ONEPASS_PORT": ""}, "ONEPASS_PORT=: it must be a whole number from 0 to 65535."),
-        ({"ONEPASS_MAX_BODY": "1.5"}, "ONEPASS_MAX_BODY=1.5: it must be a whole number of at least 1."),
-        ({"ONEPASS_DRAIN_SECONDS": "nan"}, "ONEPASS_DRAIN_SECONDS=nan: it must be a number of at least 0."),
-        ({"ONEPASS_DRAIN_SECONDS": "inf"}, "ONEPASS_DRAIN_SECONDS=inf: it must be a number of at least 0."),
-        ({"ONEPASS_AUTO_TRUNCATE": "maybe"}, "ONEPASS_AUTO_TRUNCATE=maybe: it must be true or false."),
-        ({"ONEPASS_LOG_FORMAT": "xml"}, "ONEPASS_LOG_FORMAT=xml: it must be one of text, json."),
-        ({"ONEPASS_API_KEY": ""}, "ONEPASS_API_KEY: it must be text that is not empty."),
+        ({"ONEPASS_PORT": "abc"}, "ONEPASS_PORT=abc: it must be a whole number from 0 to 65535"),
+        ({"ONEPASS_PORT": "65536"}, "ONEPASS_PORT=65536: it must be a whole number from 0 to 65535"),
+        ({"ONEPASS_PORT": "-1"}, "ONEPASS_PORT=-1: it must be a whole number from 0 to 65535"),
+        ({"ONEPASS_PORT": ""}, "ONEPASS_PORT=: it must be a whole number from 0 to 65535"),
+        ({"ONEPASS_MAX_BODY": "1.5"}, "ONEPASS_MAX_BODY=1.5: it must be a whole number of at least 1"),
+        ({"ONEPASS_DRAIN_SECONDS": "nan"}, "ONEPASS_DRAIN_SECONDS=nan: it must be a number of at least 0"),
+        ({"ONEPASS_DRAIN_SECONDS": "inf"}, "ONEPASS_DRAIN_SECONDS=inf: it must be a number of at least 0"),
+        ({"ONEPASS_AUTO_TRUNCATE": "maybe"}, "ONEPASS_AUTO_TRUNCATE=maybe: it must be true or false"),
+        ({"ONEPASS_LOG_FORMAT": "xml"}, "ONEPASS_LOG_FORMAT=xml: it must be one of text, json"),
+        ({"ONEPASS_API_KEY": ""}, "ONEPASS_API_KEY: it must be text that is not empty"),
     ],
 )
 def test_a_wrong_variable_is_named_with_its_value_and_its_rule(environ: dict[str, str], message: str) -> None:
@@ -83,21 +83,21 @@ def test_a_wrong_variable_is_named_with_its_value_and_its_rule(environ: dict[str
 
 
 def test_a_wrong_flag_is_named() -> None:
-    with pytest.raises(BadSetting, match=r"^--max-length 0: it must be a whole number of at least 1\.$"):
+    with pytest.raises(BadSetting, match=r"^--max-length 0: it must be a whole number of at least 1$"):
         resolve(ModelSettings, {"max_length": "0"}, {})
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('port = "8080"', "port = '8080': it must be a whole number from 0 to 65535."),
-        ("port = true", "port = True: it must be a whole number from 0 to 65535."),
-        ("auto_truncate = 1", "auto_truncate = 1: it must be true or false."),
-        ("api_key = 5", "api_key: it must be text that is not empty."),
-        ("prot = 8080", 'there is no setting "prot"; the nearest is "port".'),
-        ("maxlength = 8", 'there is no setting "maxlength"; the nearest is "max_length".'),
-        ("[server]\nport = 1", 'there is no setting "server"; the nearest is "device".'),
-        ("port = = 1", "the configuration is not valid TOML: Invalid value (at line 1, column 8)."),
+        ('port = "8080"', "port = '8080': it must be a whole number from 0 to 65535"),
+        ("port = true", "port = True: it must be a whole number from 0 to 65535"),
+        ("auto_truncate = 1", "auto_truncate = 1: it must be true or false"),
+        ("api_key = 5", "api_key: it must be text that is not empty"),
+        ("prot = 8080", 'there is no setting "prot"; the nearest is "port"'),
+        ("maxlength = 8", 'there is no setting "maxlength"; the nearest is "max_length"'),
+        ("[server]\nport = 1", 'there is no setting "server"; the nearest is "device"'),
+        ("port = = 1", "the configuration is not valid TOML: Invalid value (at line 1, column 8)"),
     ],
 )
 def test_a_wrong_file_is_named_with_its_key(text: str, message: str, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_wrong_file_is_named_with_its_key(text: str, message: str, tmp_path: P
 
 
 def test_a_named_file_must_exist(tmp_path: Path) -> None:
-    with pytest.raises(BadSetting, match=r"none\.toml: the configuration cannot be read: No such file or directory\.$"):
+    with pytest.raises(BadSetting, match=r"none\.toml: the configuration cannot be read: No such file or directory$"):
         resolve(ModelSettings, {}, {"ONEPASS_CONFIG": str(tmp_path / "none.toml")})
 
 

