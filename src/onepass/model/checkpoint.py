@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
-from onepass.model.heads import HeadSpec
+import numpy as np
+from numpy.typing import NDArray
+
+from onepass.errors import BadCheckpoint, BadSetting, UnknownFamily, UnsupportedOption
+from onepass.model.classification import finish_of, labels_of
+from onepass.model.config import Config
+from onepass.model.families import FAMILIES
+from onepass.model.families.family import Family
+from onepass.model.heads import L2, HeadSpec, Pool, Truncate
+from onepass.model.hub import locate
+from onepass.model.sentence_transformers import Modules, read_modules
 from onepass.model.spec import EncoderSpec
-from onepass.model.weights import Weights
+from onepass.model.tensor_files import open_tensors
+from onepass.model.tokenizer_files import TokenizerFiles, read_tokenizer
+from onepass.model.weights import Weights, check, gather, head_width, without_prefix
 
-
-@dataclass(frozen=True, slots=True)
-class TokenizerFiles:
-    """What is needed to encode text as the model was trained.
-
-    json: the contents of a tokenizer.json, its own padding and truncation removed, special and added tokens complete.
-    types: whether the trunk is given token type ids.  pad_id: of the pad token.
-    """
-
-    json: str
-    types: bool
-    pad_id: int
+__all__ = ["Checkpoint", "TokenizerFiles", "load_checkpoint"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,120 @@ class Checkpoint:
 def load_checkpoint(model: str | Path, *, revision: str | None = None, max_length: int | None = None) -> Checkpoint:
     """Read a Hugging Face folder, or download a hub id first.
 
-    Honours HF_HOME, HF_TOKEN, HF_HUB_OFFLINE and proxies as huggingface_hub does. `max_length` lowers the checkpoint's
-    own limit and raises BadSetting above what the positions allow. Raises BadCheckpoint and its kinds.
+    Honours HF_HOME, HF_TOKEN, HF_HUB_OFFLINE and proxies as huggingface_hub does. `max_length` replaces the
+    checkpoint's own limit and raises BadSetting above what the positions allow. Raises BadCheckpoint and its kinds.
     """
-    raise NotImplementedError
+    notes: list[str] = []
+    path, commit = locate(str(model), revision)
+    modules = read_modules(path, notes)
+    folder = path if modules is None else path / modules.trunk
+    config = _config(folder)
+    family = _family(config)
+    spec = family.spec(config)
+    saved = Config.read_if_there(path / "config_sentence_transformers.json", "config_sentence_transformers.json")
+    head, head_tensors, names = _head(config, family, modules, saved, notes)
+    stored = without_prefix(open_tensors(folder), family.prefixes)
+    weights: dict[str, NDArray[np.float32]] = gather(stored, family.trunk(spec) | names) | head_tensors
+    heads = {head.name: head}
+    check(spec, heads, weights)
+    prompts = saved.texts("prompts")
+    return Checkpoint(
+        name=str(model),
+        path=path,
+        revision=commit,
+        family=family.model_type,
+        spec=spec,
+        heads=MappingProxyType(heads),
+        weights=MappingProxyType(weights),
+        tokenizer=read_tokenizer(
+            folder,
+            types=family.types and spec.embed.types > 1,
+            pad_id=config.integer("pad_token_id", family.pad_id),
+            lower=modules is not None and modules.lower,
+            notes=notes,
+        ),
+        max_length=_max_length(folder, spec, modules, max_length, notes),
+        prompts=MappingProxyType(prompts),
+        default_prompt=_default_prompt(saved, prompts),
+        dimensions=head_width(head, spec.width, weights) if head.name == "embed" else 0,
+        notes=tuple(notes),
+    )
+
+
+def _config(folder: Path) -> Config:
+    if not (folder / "config.json").is_file():
+        raise BadCheckpoint(
+            f"{folder} has no config.json, so it is no model; give the folder that save_pretrained wrote"
+        )
+    return Config.read(folder / "config.json", "config.json")
+
+
+def _family(config: Config) -> Family:
+    model_type = config.text("model_type", "")
+    if model_type not in FAMILIES:
+        known = ", ".join(sorted(FAMILIES))
+        raise UnknownFamily(f"config.json names the model_type {model_type!r}, but the families here are {known}")
+    return FAMILIES[model_type]
+
+
+def _head(
+    config: Config, family: Family, modules: Modules | None, saved: Config, notes: list[str]
+) -> tuple[HeadSpec, dict[str, NDArray[np.float32]], dict[str, str]]:
+    """The head, its tensors from module folders, and the names in the model's own files of its other tensors."""
+    saved.only("model_type", "SentenceTransformer", "CrossEncoder")
+    if modules is not None and modules.head is not None:
+        return _truncated(modules.head, saved), modules.tensors, {}
+    architecture = _architecture(config)
+    if architecture.endswith("ForSequenceClassification"):
+        labels = labels_of(config)
+        head, names = family.classify(labels)
+        return replace(head, finish=finish_of(config, saved, len(labels), notes)), {}, names
+    if architecture.endswith(("Model", "ForMaskedLM", "ForPreTraining")):
+        unused = "" if architecture.endswith("Model") else f"; the head of {architecture} is not used"
+        notes.append(f"There is no Pooling module: vectors are the mean over tokens, not normalised{unused}.")
+        return _truncated(HeadSpec("embed", Pool(("mean",))), saved), {}, {}
+    raise UnsupportedOption(
+        f"config.json names the architecture {architecture!r}, whose head is not served yet; served are plain models, "
+        "ForMaskedLM and ForSequenceClassification"
+    )
+
+
+def _architecture(config: Config) -> str:
+    names = config.get("architectures") or ["Model"]
+    if not isinstance(names, list) or not isinstance(names[0], str):
+        raise config.wrong("architectures", "a list of class names")
+    return names[0]
+
+
+def _truncated(head: HeadSpec, saved: Config) -> HeadSpec:
+    """sentence-transformers cuts after all modules and does not normalise again."""
+    if saved.get("truncate_dim") is None:
+        return head
+    width = Truncate(saved.integer("truncate_dim", 0, least=1))
+    normalise = (L2(),) if head.finish == "l2" else ()
+    return replace(head, per_row=(*head.per_row, *normalise, width), finish="none")
+
+
+def _max_length(folder: Path, spec: EncoderSpec, modules: Modules | None, asked: int | None, notes: list[str]) -> int:
+    limit = spec.max_tokens
+    if asked is not None:
+        if asked < 1 or (limit is not None and asked > limit):
+            raise BadSetting(
+                f"max_length is {asked}, but this model takes rows of 1 to {limit} tokens; choose one of these"
+            )
+        return asked
+    own = None if modules is None else modules.max_length
+    if own is None:
+        tokenizer = Config.read_if_there(folder / "tokenizer_config.json", "tokenizer_config.json")
+        # transformers writes 1e30 for "no limit"
+        own = tokenizer.integer("model_max_length", 10**30, least=1)
+    elif limit is not None and own > limit:
+        notes.append(f"max_seq_length is {own}, but there are positions for {limit} tokens only, which is the limit.")
+    return own if limit is None else min(own, limit)
+
+
+def _default_prompt(saved: Config, prompts: Mapping[str, str]) -> str | None:
+    name = saved.text("default_prompt_name", "") or None
+    if name is not None and name not in prompts:
+        raise BadCheckpoint(f"{saved.source} names the default prompt {name!r}, but its prompts are {list(prompts)}")
+    return name

@@ -1,0 +1,33 @@
+"""RoBERTa (Liu et al. 2019) and the two that share its code: XLM-RoBERTa and CamemBERT.
+
+BERT's block; positions are counted from the pad id on, and the classifier does not use the pooler.
+"""
+
+from __future__ import annotations
+
+from onepass.model.config import Config
+from onepass.model.families import bert_layout
+from onepass.model.families.family import Family
+from onepass.model.spec import EncoderSpec
+
+PAD = 1
+
+
+def _family(model_type: str, vocab: int, *prefixes: str) -> Family:
+    def spec(config: Config) -> EncoderSpec:
+        return bert_layout.read_spec(config, "after_pad", vocab=vocab, pad_id=PAD)
+
+    return Family(
+        model_type,
+        spec,
+        prefixes=("roberta.", *prefixes),
+        tensors=bert_layout.TENSORS,
+        classifier=(("classifier.dense", "tanh"), ("classifier.out_proj", None)),
+        pad_id=PAD,
+        types=False,
+    )
+
+
+ROBERTA = _family("roberta", 50265)
+XLM_ROBERTA = _family("xlm-roberta", 30522, "xlm-roberta.")
+CAMEMBERT = _family("camembert", 30522, "camembert.")

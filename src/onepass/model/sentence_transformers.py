@@ -1,0 +1,198 @@
+"""sentence-transformers' files: modules.json becomes a head, its neighbours prompts and limits.
+
+Semantics as in sentence-transformers 6.2; a module's class is told by the last component of its dotted name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onepass.errors import BadCheckpoint, UnsupportedOption
+from onepass.model.config import Config, read_json
+from onepass.model.heads import L2, Activation, HeadSpec, Linear, Norm, Pool, PoolKind, Step
+from onepass.model.spec import ActivationKind, NormSpec
+from onepass.model.tensor_files import open_tensors
+from onepass.model.weights import gather
+
+POOLINGS: dict[str, PoolKind] = {
+    "cls": "first",
+    "max": "max",
+    "mean": "mean",
+    "mean_sqrt_len_tokens": "mean_sqrt",
+    "weightedmean": "weighted_mean",
+    "lasttoken": "last",
+}
+# The old spelling is a flag per mode; several are concatenated in this order.
+FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+TORCH: dict[str, ActivationKind | None] = {
+    "Identity": None,
+    "Tanh": "tanh",
+    "ReLU": "relu",
+    "GELU": "gelu",
+    "SiLU": "silu",
+    "Sigmoid": "sigmoid",
+}
+TRANSFORMER_CONFIGS = tuple(
+    f"sentence_{name}_config.json"
+    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+LAYER_NORM_EPS = 1e-5  # torch's default, which the LayerNorm module keeps
+
+
+@dataclass(slots=True)
+class Modules:
+    """What modules.json says.
+
+    trunk: the folder of config.json, relative to the checkpoint's.  task: what the Transformer module is loaded for.
+    head: None where nothing pools (a CrossEncoder).  tensors: the head's, by the names its steps use.
+    """
+
+    trunk: str = ""
+    task: str = "feature-extraction"
+    max_length: int | None = None
+    lower: bool = False
+    head: HeadSpec | None = None
+    tensors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+
+def read_modules(folder: Path, notes: list[str]) -> Modules | None:
+    """None where the folder has no modules.json. Raises BadCheckpoint, and UnsupportedOption for a module by name."""
+    if not (folder / "modules.json").is_file():
+        return None
+    listed = _listed(folder)
+    if not listed or listed[0][0] != "Transformer":
+        first = listed[0][0] if listed else "nothing"
+        raise UnsupportedOption(f"modules.json begins with {first}; only a Transformer module can come first")
+    modules = _transformer(folder, listed[0][1])
+    if len(listed) == 1:
+        return modules
+    before: list[Step] = []
+    after: list[Step] = []
+    pool: Pool | None = None
+    for index, (kind, path) in enumerate(listed[1:], start=1):
+        config = Config.read_if_there(folder / path / "config.json", f"{path}/config.json")
+        if kind == "Pooling" and pool is None:
+            pool = _pooling(config)
+        elif kind in ("Dense", "Normalize", "LayerNorm"):
+            _same_place(config, "token_embeddings" if pool is None else "sentence_embedding")
+            steps = before if pool is None else after
+            steps += _steps(kind, folder / path, f"embed.{index}", config, modules.tensors, notes)
+        elif kind != "Dropout":  # which does nothing outside training
+            raise UnsupportedOption(f"modules.json uses the module {kind} as number {index}, which is not implemented")
+    if pool is None:
+        raise UnsupportedOption(
+            "modules.json has no Pooling module; only checkpoints with one vector per text are served"
+        )
+    # a last Normalize is the head's finish, so that a caller can ask for the vector without it
+    ends_normal = bool(after) and isinstance(after[-1], L2)
+    steps_after = tuple(after[:-1] if ends_normal else after)
+    modules.head = HeadSpec("embed", pool, tuple(before), steps_after, "l2" if ends_normal else "none")
+    return modules
+
+
+def _listed(folder: Path) -> list[tuple[str, str]]:
+    """(class, path) of each module, in order."""
+    entries = read_json(folder / "modules.json", "modules.json")
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise BadCheckpoint("modules.json must hold a list of modules")
+    listed = []
+    for entry in entries:
+        module = Config(entry, "modules.json")
+        path = module.text("path", "")
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            raise BadCheckpoint(f"modules.json points outside the checkpoint with the path {path!r}")
+        listed.append((module.text("type", "").rpartition(".")[2], path))
+    return listed
+
+
+def _transformer(folder: Path, path: str) -> Modules:
+    name = next((name for name in TRANSFORMER_CONFIGS if (folder / path / name).is_file()), TRANSFORMER_CONFIGS[0])
+    config = Config.read_if_there(folder / path / name, name)
+    config.only("transformer_task", "feature-extraction", "sequence-classification")
+    config.only("query_expansion")
+    return Modules(
+        trunk=path,
+        task=config.text("transformer_task", "feature-extraction"),
+        max_length=None if config.get("max_seq_length") is None else config.integer("max_seq_length", 0, least=1),
+        lower=config.flag("do_lower_case", False),
+    )
+
+
+def _pooling(config: Config) -> Pool:
+    modes = config.get("pooling_mode")
+    if modes is None:
+        modes = [mode for key, mode in FLAGS.items() if config.flag(key, False)] or ["mean"]
+    kinds = []
+    for mode in [modes] if isinstance(modes, str) else modes:
+        if mode not in POOLINGS:
+            raise UnsupportedOption(
+                f"{config.source} sets pooling_mode to {mode!r}, which is not implemented; known are "
+                f"{', '.join(POOLINGS)}"
+            )
+        kinds.append(POOLINGS[mode])
+    return Pool(tuple(kinds), skip_prompt=not config.flag("include_prompt", True))
+
+
+def _same_place(config: Config, place: str) -> None:
+    """A module reads and writes what the chain has at this point, or it is refused."""
+    for key in ("module_input_name", "module_output_name"):
+        value = config.text(key, "sentence_embedding" if key == "module_input_name" else place)
+        if value != place:
+            raise UnsupportedOption(f"{config.source} sets {key} to {value!r}, where only {place!r} is implemented")
+
+
+def _steps(
+    kind: str, folder: Path, name: str, config: Config, tensors: dict[str, NDArray[np.float32]], notes: list[str]
+) -> list[Step]:
+    """Steps of one module; its tensors go into `tensors` under names that begin with `name`."""
+    if kind == "Normalize":
+        return [L2()]
+    stored = open_tensors(folder, f"{folder.name}/")
+    if kind == "LayerNorm":
+        tensors |= gather(stored, {f"{name}.weight": "norm.weight", f"{name}.bias": "norm.bias"})
+        return [Norm(NormSpec("layer", LAYER_NORM_EPS), f"{name}.weight", f"{name}.bias")]
+    bias = f"{name}.bias" if config.flag("bias", True) else None
+    residual: bool | str = config.flag("use_residual", False)
+    wanted = {f"{name}.weight": "linear.weight"}
+    if bias:
+        wanted[bias] = "linear.bias"
+    if residual and config.get("in_features") != config.get("out_features"):
+        residual = f"{name}.residual"
+        wanted[residual] = "residual.weight"
+    tensors |= gather(stored, wanted)
+    activation = _dense_activation(config, notes)
+    linear = Linear(f"{name}.weight", bias, residual)
+    if activation is None:
+        return [linear]
+    if residual:
+        raise UnsupportedOption(f"{config.source} sets use_residual after an activation, which is not implemented")
+    return [linear, Activation(activation)]
+
+
+def _dense_activation(config: Config, notes: list[str]) -> ActivationKind | None:
+    name = config.text("activation_function", "torch.nn.modules.activation.Tanh")
+    if not name.startswith("torch."):
+        notes.append(f"{config.source} names the activation {name!r}, which is not torch's; Tanh is used instead.")
+        return "tanh"
+    return torch_activation(name, config.source, "activation_function")
+
+
+def torch_activation(name: str, source: str, key: str) -> ActivationKind | None:
+    """The activation of a dotted torch class, None for Identity. Raises UnsupportedOption."""
+    kind = name.rpartition(".")[2]
+    if kind not in TORCH:
+        raise UnsupportedOption(
+            f"{source} sets {key} to {name!r}, which is not implemented; known are {', '.join(TORCH)} of torch.nn"
+        )
+    return TORCH[kind]
