@@ -1,0 +1,42 @@
+"""The forms in which texts and token ids arrive, sorted into one entry per row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onepass.errors import InvalidInput
+from onepass.schedule.tokenizer import Text
+
+TextsOrIds = str | list[int | str | list[int]]
+
+
+def texts_or_ids(field: str, given: TextsOrIds) -> tuple[list[Text], bool]:
+    """One entry per row, and whether they came as a batch. A flat list of ids is one row, also when it is empty."""
+    if isinstance(given, str):
+        return [given], False
+    ids = [item for item in given if isinstance(item, int)]
+    if len(ids) == len(given):
+        return [ids], False
+    if ids:
+        raise InvalidInput(f"`{field}` mixes token ids with texts; put the ids of each input into a list of their own")
+    return [item for item in given if not isinstance(item, int)], True
+
+
+def texts_or_pairs(field: str, given: str | list[str | list[str]]) -> tuple[list[str | tuple[str, str]], bool]:
+    """One text or pair per row, and whether they came as a batch. A flat list is one text or one pair."""
+    if isinstance(given, str):
+        return [given], False
+    texts = [item for item in given if isinstance(item, str)]
+    if len(texts) == len(given):
+        return [text_or_pair(field, texts)], False
+    if texts:
+        raise InvalidInput(f"`{field}` mixes texts with lists; put each text or pair into a list of its own")
+    return [text_or_pair(field, item) for item in given if not isinstance(item, str)], True
+
+
+def text_or_pair(field: str, texts: Sequence[str]) -> str | tuple[str, str]:
+    if len(texts) == 1:
+        return texts[0]
+    if len(texts) == 2:
+        return texts[0], texts[1]
+    raise InvalidInput(f"`{field}` must hold one or two texts each, not {len(texts)}; send a list of lists for a batch")

@@ -1,0 +1,38 @@
+"""A route that answers JSON with JSON, as data: app.py serves it and openapi.py describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from onepass.errors import OnepassError
+from onepass.server.answer import Answer
+from onepass.server.service import Call
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """name: of the wire format.  error: an error and its status as that format's body.  failure: that body's schema."""
+
+    name: str
+    error: Callable[[OnepassError, int], Any]
+    failure: type[msgspec.Struct]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """request: what the body must decode to.  response: the type of the answer, for the OpenAPI document only.
+
+    kind: "embed", "predict" or another word; te_embed_* and te_predict_* count the first two.
+    """
+
+    path: str
+    kind: str
+    dialect: Dialect
+    request: Any
+    response: Any
+    handle: Callable[[Call, Any], Awaitable[Answer]]
+    summary: str

@@ -1,0 +1,161 @@
+"""Run the server in this process: listen, load meanwhile, drain on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from onepass.encoder import Encoder, shared_device
+from onepass.errors import BadSetting, EngineFailure, OnepassError
+from onepass.observe import set_up_logging
+from onepass.schedule.device import Device
+from onepass.server.app import app_for
+from onepass.server.service import Service
+from onepass.settings import ModelSettings, ServerSettings
+
+# How long a thread keeps the interpreter while others wait; Python's own 5 ms is what the event loop may take in all.
+SWITCH_SECONDS = 0.001
+LAST_WORDS_SECONDS = 2
+
+log = logging.getLogger("onepass")
+
+
+def serve(models: Mapping[str, str | Path], model_settings: ModelSettings, settings: ServerSettings) -> None:
+    """Serve these models by name until SIGTERM or SIGINT.
+
+    Raises BadSetting if the address cannot be had, and whatever loading a model raises.
+    """
+    set_up_logging(settings.log_level, settings.log_format)
+    # The tokenizers library would start a thread pool of its own beside ours.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    sys.setswitchinterval(SWITCH_SECONDS)
+    run(Service(settings), lambda: load(models, model_settings, settings))
+
+
+def load(
+    models: Mapping[str, str | Path], model_settings: ModelSettings, settings: ServerSettings
+) -> dict[str, Encoder]:
+    """The encoders by name, all on one device."""
+    device = Device(model_settings.cores or shared_device().cores, settings.queue_tokens)
+    encoders = {}
+    for name, model in models.items():
+        encoders[name] = Encoder(
+            model,
+            revision=model_settings.revision,
+            device=device,
+            dtype=model_settings.dtype,
+            engine=model_settings.engine,
+            max_length=model_settings.max_length,
+        )
+        log.info("loaded %s in %.1f s", name, encoders[name].load_seconds)
+    return encoders
+
+
+def run(service: Service, load: Callable[[], Mapping[str, Encoder]]) -> None:
+    """Listen, load in a thread meanwhile, and serve until told to stop. Raises what `load` raises."""
+    settings = service.settings
+    listener = bind(settings.host, settings.port)
+    host, port = listener.getsockname()[:2]
+    log.info("listening on http://%s:%d, loading", f"[{host}]" if ":" in host else host, port)
+    server = Server(service, load)
+    try:
+        server.run(sockets=[listener])
+    finally:
+        listener.close()
+        for encoder in service.encoders.values():
+            encoder.close()
+        for device in {encoder.device for encoder in service.encoders.values()}:
+            device.close()
+    if server.failure is not None:
+        raise server.failure
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises BadSetting where the address is taken, forbidden or none of this machine's."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise BadSetting(
+            f"cannot listen on {host} port {port}: {reason.lower()}; "
+            "choose another with --host and --port (port 0 takes a free one)"
+        ) from None
+    listener.listen(2048)
+    return listener
+
+
+class Server(uvicorn.Server):
+    """uvicorn, but on the first SIGTERM or SIGINT it finishes what runs, still answering 503 to what comes."""
+
+    def __init__(self, service: Service, load: Callable[[], Mapping[str, Encoder]]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app_for(service),
+                log_config=None,
+                access_log=False,
+                http="httptools",
+                ws="none",
+                server_header=False,
+                timeout_graceful_shutdown=LAST_WORDS_SECONDS,
+            )
+        )
+        self.service = service
+        self.load = load
+        self.failure: OnepassError | None = None
+        self.draining: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        loop = asyncio.get_running_loop()
+        # A daemon, so that a signal while loading ends the process without waiting for it.
+        threading.Thread(target=self.load_all, args=[loop], name="onepass-load", daemon=True).start()
+
+    def load_all(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            encoders = self.load()
+        except Exception as error:
+            known = isinstance(error, OnepassError)
+            if not known:
+                log.error("loading failed", exc_info=error)
+            self.failure = error if isinstance(error, OnepassError) else EngineFailure(f"loading failed: {error}")
+            self.should_exit = True
+            return
+        loop.call_soon_threadsafe(self.opened, encoders)
+
+    def opened(self, encoders: Mapping[str, Encoder]) -> None:
+        self.service.open(encoders)
+        log.info("ready: %s", ", ".join(encoders))
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.service.state == "draining":
+            super().handle_exit(sig, frame)  # asked twice: now
+            return
+        self.service.state = "draining"
+        asyncio.get_running_loop().call_soon_threadsafe(self.start_draining)
+
+    def start_draining(self) -> None:
+        self.draining = asyncio.create_task(self.drain())
+
+    async def drain(self) -> None:
+        """Wait until all calls are done or the time is over; what then still runs is answered with 503."""
+        calls, seconds = self.service.calls, self.service.settings.drain_seconds
+        log.info("draining %d running requests, for at most %g s", len(calls), seconds)
+        waiting = {call.task for call in calls if call.task is not None}
+        if waiting:
+            await asyncio.wait(waiting, timeout=seconds)
+        for call in list(calls):
+            call.stop("expired")
+        self.should_exit = True
