@@ -115,6 +115,8 @@ class Reference:
                 y = x @ self._tensor(step.weight).T
                 if step.bias is not None:
                     y = y + self._tensor(step.bias)
+                if step.activation is not None:
+                    y = ACTIVATIONS[step.activation](y)
                 if isinstance(step.residual, str):
                     return y + x @ self._tensor(step.residual).T
                 return y + x if step.residual else y

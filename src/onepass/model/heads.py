@@ -28,11 +28,15 @@ Finish = Literal["none", "l2", "softmax", "sigmoid"]
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """y = x W^T + b; tensor names, W [out, in], b [out] or None. With `residual`, y += x (or x R^T, if it is a name)."""
+    """y = act(x W^T + b); tensor names, W [out, in], b [out] or None.
+
+    With `residual`, x (or x R^T, if it is a name) is added after the activation: sentence-transformers' Dense.
+    """
 
     weight: str
     bias: str | None = None
     residual: bool | str = False
+    activation: ActivationKind | None = None
 
 
 @dataclass(frozen=True, slots=True)

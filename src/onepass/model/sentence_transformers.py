@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from onepass.errors import BadCheckpoint, UnsupportedOption
 from onepass.model.config import Config, read_json
-from onepass.model.heads import L2, Activation, HeadSpec, Linear, Norm, Pool, PoolKind, Step
+from onepass.model.heads import L2, HeadSpec, Linear, Norm, Pool, PoolKind, Step
 from onepass.model.spec import ActivationKind, NormSpec
 from onepass.model.tensor_files import open_tensors
 from onepass.model.weights import gather
@@ -171,13 +171,7 @@ def _steps(
         residual = f"{name}.residual"
         wanted[residual] = "residual.weight"
     tensors |= gather(stored, wanted)
-    activation = _dense_activation(config, notes)
-    linear = Linear(f"{name}.weight", bias, residual)
-    if activation is None:
-        return [linear]
-    if residual:
-        raise UnsupportedOption(f"{config.source} sets use_residual after an activation, which is not implemented")
-    return [linear, Activation(activation)]
+    return [Linear(f"{name}.weight", bias, residual, _dense_activation(config, notes))]
 
 
 def _dense_activation(config: Config, notes: list[str]) -> ActivationKind | None:
