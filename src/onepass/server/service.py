@@ -117,7 +117,7 @@ class Call:
             raise TooLarge(f"batch size {inputs} > maximum allowed batch size {limit}")
 
     def cut(self, truncate: bool | None, side: Literal["left", "right"] = "right") -> Literal["left", "right"] | None:
-        """Which side over-long inputs lose, or None: refuse them. `auto_truncate` decides what the request leaves open."""
+        """Which side over-long inputs lose; None refuses them. `auto_truncate` decides what the request leaves open."""
         wanted = self.service.settings.auto_truncate if truncate is None else truncate
         return side if wanted else None
 

@@ -290,7 +290,7 @@ async def answer_root(call: Call, body: msgspec.Raw) -> Answer:
     request = decode_as(RootRequest, body)
     if request.query:
         return await answer_rerank(call, decode_as(RerankRequest, body))
-    if bytes(request.inputs[:1]) == b"{":
+    if bytes(request.inputs)[:1] == b"{":
         return await answer_similarity(call, decode_as(SimilarityRequest, body))
     if "embed" in call.choose(request.model).checkpoint.heads:
         return await answer_embed(call, decode_as(EmbedRequest, body))
@@ -326,7 +326,7 @@ OPERATIONS = (
         "predict",
         TEI,
         PredictRequest,
-        list[Prediction] | list[list[Prediction]],
+        list[Prediction | list[Prediction]],
         answer_predict,
         "Labels with scores, best first, per input.",
     ),
