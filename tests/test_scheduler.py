@@ -1,0 +1,174 @@
+"""Properties of the scheduler and its cost model, with simulated time."""
+
+from __future__ import annotations
+
+from array import array
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onepass.schedule.cost import Cost
+from onepass.schedule.row import Row
+from onepass.schedule.scheduler import Flow, Scheduler
+
+LENGTHS = st.integers(1, 512)
+BUDGETS = st.integers(64, 1024)
+
+
+def rows(request: int, lengths: list[int], model: str = "m") -> list[Row]:
+    return [Row(model, request, index, array("i", [1] * n), array("i", [0] * n), ()) for index, n in enumerate(lengths)]
+
+
+def lengths_of(seed: int, count: int) -> list[int]:
+    """Long-tailed, as passages are."""
+    return [min(512, max(1, int(n))) for n in map(Random(seed).lognormvariate, [4.1] * count, [0.7] * count)]
+
+
+def drain(scheduler: Scheduler, budget: int, now: float = 0.0) -> list[list[Row]]:
+    batches = []
+    while batch := scheduler.next(budget, now):
+        batches.append(batch)
+    return batches
+
+
+@given(
+    requests=st.lists(st.lists(LENGTHS, min_size=1, max_size=20), min_size=1, max_size=8),
+    budget=BUDGETS,
+    models=st.integers(1, 3),
+)
+def test_every_row_runs_once_in_a_batch_of_its_model_within_the_budget(
+    requests: list[list[int]], budget: int, models: int
+) -> None:
+    scheduler = Scheduler()
+    given_rows = [rows(number, lengths, f"m{number % models}") for number, lengths in enumerate(requests)]
+    for number, mine in enumerate(given_rows):
+        scheduler.add(Flow(float(number)), mine, float(number), 1000.0)
+    assert scheduler.rows == sum(map(len, requests))
+    assert scheduler.tokens == sum(map(sum, requests))
+    batches = drain(scheduler, budget)
+    assert (scheduler.rows, scheduler.tokens) == (0, 0)
+    handed = [row for batch in batches for row in batch]
+    assert sorted((row.request, row.index) for row in handed) == [
+        (row.request, row.index) for mine in given_rows for row in mine
+    ]
+    for batch in batches:
+        assert len({row.model for row in batch}) == 1
+        assert sum(map(len, batch)) <= budget or len(batch) == 1
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    single=LENGTHS,
+    lanes=st.integers(1, 4),
+    speed=st.floats(0.5, 2.0),
+    when=st.floats(0.0, 1.0),
+)
+def test_a_query_waits_at_most_two_micro_batches_behind_a_bulk_request(
+    seed: int, single: int, lanes: int, speed: float, when: float
+) -> None:
+    """Whatever the lanes, whenever it comes, and though the engine is up to twice as fast or slow as was measured."""
+    budget, measured, bulk = 512, 10_000.0, lengths_of(seed, 300)
+    scheduler = Scheduler()
+    scheduler.add(Flow(0.0), rows(1, bulk), 0.0, measured * lanes)
+    arrives = when * sum(bulk) / (measured * speed * lanes)
+    free = [0.0] * lanes  # when each lane is done
+    asked = False
+    begun_since = 0
+    while True:
+        lane = min(range(lanes), key=lambda i: free[i])
+        now = free[lane]
+        if now >= arrives and not asked:
+            scheduler.add(Flow(arrives), rows(2, [single]), arrives, measured * lanes)
+            asked = True
+        batch = scheduler.next(budget, now)
+        if not batch:
+            assert not asked, "the query never ran"
+            free[lane] = arrives  # idle until it comes
+            continue
+        free[lane] = now + sum(map(len, batch)) / (measured * speed)
+        if asked and any(row.request == 2 for row in batch):
+            # It waited for the micro-batch that ran on this lane, and for those begun since it came.
+            assert begun_since == 0
+            return
+        begun_since += asked
+
+
+@given(seeds=st.lists(st.integers(0, 10_000), min_size=2, max_size=3), single=LENGTHS)
+def test_a_query_waits_at_most_two_micro_batches_behind_several_bulk_requests(seeds: list[int], single: int) -> None:
+    scheduler = Scheduler()
+    for number, seed in enumerate(seeds):
+        scheduler.add(Flow(0.0), rows(number, lengths_of(seed, 80)), 0.0, 10_000.0)
+    now = 0.0
+    while now < 0.25 and (batch := scheduler.next(512, now)):
+        now += sum(map(len, batch)) / 10_000.0
+    scheduler.add(Flow(now), rows(99, [single]), now, 10_000.0)
+    first = scheduler.next(512, now)
+    second = scheduler.next(512, now)
+    assert 99 in {row.request for row in first + second}
+
+
+@given(lengths=st.lists(LENGTHS, min_size=1, max_size=30), queries=st.integers(1, 200))
+def test_bulk_work_is_not_starved_by_a_stream_of_queries(lengths: list[int], queries: int) -> None:
+    """Queries that fill every batch push a bulk row back only until its virtual arrival, never for good."""
+    scheduler, rate, budget = Scheduler(), 1000.0, 512
+    scheduler.add(Flow(0.0), rows(0, lengths), 0.0, rate)
+    latest = sum(lengths[:-1]) / (0.25 * rate)
+    now = 0.0
+    while scheduler.rows:
+        for number in range(4):  # more than the engine can do
+            scheduler.add(Flow(now), rows(1000 + number, [512]), now, rate)
+        batch = scheduler.next(budget, now)
+        if any(row.request == 0 and row.index == len(lengths) - 1 for row in batch):
+            assert now <= latest + 4 * (latest + 1)  # older queries first, four of them for each step of time
+            return
+        now += budget / rate
+        assert now < 10 * (latest + 10)
+
+
+@given(requests=st.lists(st.lists(LENGTHS, min_size=1, max_size=20), min_size=2, max_size=6), budget=BUDGETS)
+def test_rows_of_a_client_that_left_do_not_run(requests: list[list[int]], budget: int) -> None:
+    scheduler = Scheduler()
+    flows = [Flow(0.0) for _ in requests]
+    for number, lengths in enumerate(requests):
+        scheduler.add(flows[number], rows(number, lengths), 0.0, 1000.0)
+    begun = scheduler.next(budget, 0.0)
+    left_over = sum(requests[0]) - sum(len(row) for row in begun if row.request == 0)
+    assert scheduler.leave(flows[0]) == left_over
+    assert scheduler.leave(flows[0]) == 0
+    assert all(row.request != 0 for batch in drain(scheduler, budget) for row in batch)
+    assert (scheduler.rows, scheduler.tokens) == (0, 0)
+
+
+def test_rows_of_close_length_run_together() -> None:
+    scheduler = Scheduler()
+    scheduler.add(Flow(0.0), rows(0, [10, 300, 11, 290, 12, 310]), 0.0, 1e9)
+    batches = [[len(row) for row in batch] for batch in drain(scheduler, 330, now=1.0)]
+    assert batches == [[10, 11, 12, 290], [300], [310]]
+
+
+@given(
+    fixed=st.floats(1e-5, 1e-2),
+    per_token=st.floats(1e-6, 1e-3),
+    per_square=st.floats(0, 1e-7),
+)
+def test_the_fit_finds_the_cost_that_made_the_measurements(fixed: float, per_token: float, per_square: float) -> None:
+    lengths = [[8], [64] * 4, [64] * 8, [256, 256]]
+    truth = Cost(fixed, per_token, per_square)
+    found = Cost.fit(lengths, [truth.seconds(batch) for batch in lengths])
+    for batch in ([20], [100] * 5, [512]):
+        assert abs(found.seconds(batch) / truth.seconds(batch) - 1) < 1e-3
+    assert 256 <= found.budget <= 1024
+
+
+def test_a_fit_never_predicts_less_for_more_tokens() -> None:
+    found = Cost.fit([[8], [64] * 4, [64] * 8], [0.03, 0.01, 0.02])  # a noisy machine
+    assert found.seconds([8]) > 0
+    assert found.seconds([512]) > found.seconds([8])
+
+
+def test_the_cost_follows_a_machine_that_became_slower() -> None:
+    cost = Cost(0.0, 1e-4, 0.0)
+    for _ in range(200):
+        cost.observe([100], 0.02)
+    assert abs(cost.seconds([100]) - 0.02) < 0.002

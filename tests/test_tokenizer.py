@@ -1,0 +1,163 @@
+"""Ids, types and truncation as the tokenizers library gives them, the query of a rerank request encoded once."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from tiny import tiny_checkpoint
+from tokenizers import Tokenizer as Library
+
+from onepass.errors import EmptyInput, InputTooLong, InvalidInput, TokenOutOfRange
+from onepass.model.checkpoint import TokenizerFiles
+from onepass.schedule.tokenizer import EncodeOptions, Tokenizer
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=60)
+KINDS = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra")
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Library:
+    folder = tiny_checkpoint(tmp_path_factory.mktemp("tokenizer") / request.param, request.param, "trunk")
+    return Library.from_file(str(folder / "tokenizer.json"))
+
+
+@pytest.fixture
+def short(library: Library) -> Tokenizer:
+    return tokenizer_of(library, 12)
+
+
+def tokenizer_of(library: Library, max_length: int) -> Tokenizer:
+    plain: dict[str, Any] = json.loads(library.to_str()) | {"padding": None, "truncation": None}
+    return Tokenizer(
+        TokenizerFiles(json.dumps(plain), types=True, pad_id=0),
+        vocabulary=library.get_vocab_size(),
+        max_length=max_length,
+    )
+
+
+@given(text=TEXT)
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_text_gives_the_library_s_own_ids(library: Library, side: Any, text: str) -> None:
+    library.no_padding()
+    library.enable_truncation(12, direction=side)
+    expected = library.encode(text)
+    [row] = tokenizer_of(library, 12).encode([text], EncodeOptions(truncate=side))
+    assert row.ids.tolist() == expected.ids
+    assert row.types.tolist() == expected.type_ids
+    library.no_truncation()
+    assert row.cut == (len(library.encode(text)) > 12)
+
+
+@given(query=TEXT, documents=st.lists(TEXT, min_size=1, max_size=4))
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_pair_gives_the_library_s_own_ids(library: Library, side: Any, query: str, documents: list[str]) -> None:
+    tokenizer = tokenizer_of(library, 12)
+    known: dict[str, list[int]] = {}
+    rows = []
+    for index, document in enumerate(documents):
+        rows += tokenizer.encode([(query, document)], EncodeOptions(truncate=side), first=index, known=known)
+    library.enable_truncation(12, strategy="longest_first", direction=side)
+    expected = [library.encode(query, document) for document in documents]
+    assert [row.ids.tolist() for row in rows] == [encoding.ids for encoding in expected]
+    assert [row.types.tolist() for row in rows] == [encoding.type_ids for encoding in expected]
+
+
+def test_a_query_is_encoded_once(library: Library) -> None:
+    tokenizer = tokenizer_of(library, 32)
+    known = {"query": [7, 7, 7]}  # a memory that encoding again would not give
+    [row] = tokenizer.encode([("query", "document")], EncodeOptions(), known=known)
+    assert row.ids.tolist().count(7) >= 3
+
+
+def test_models_without_types_get_zeros(tiny_classifier: Path) -> None:
+    library = Library.from_file(str(tiny_classifier / "tokenizer.json"))
+    files = TokenizerFiles(library.to_str(), types=False, pad_id=1)
+    [row] = Tokenizer(files, vocabulary=library.get_vocab_size(), max_length=64).encode([("a", "b")], EncodeOptions())
+    assert set(row.types) == {0}
+
+
+def test_a_prompt_goes_before_the_text_and_is_counted(library: Library) -> None:
+    tokenizer = tokenizer_of(library, 64)
+    [row] = tokenizer.encode(["red fox"], EncodeOptions(prompt="query: "))
+    [whole] = tokenizer.encode(["query: red fox"], EncodeOptions())
+    assert row.ids == whole.ids
+    [alone] = tokenizer.encode(["query: "], EncodeOptions())
+    assert row.skip == len(alone.ids) - 1  # the last token is special
+
+
+def test_given_ids_are_used_as_they_are(short: Tokenizer) -> None:
+    [plain] = short.encode([[7, 8, 9]], EncodeOptions(special=False))
+    assert plain.ids.tolist() == [7, 8, 9]
+    [wrapped] = short.encode([[7, 8, 9]], EncodeOptions())
+    assert len(wrapped.ids) == 3 + short.special_tokens()
+    [cut] = short.encode([list(range(5, 30))], EncodeOptions(special=False))
+    assert (len(cut.ids), cut.cut) == (12, True)
+
+
+@pytest.mark.parametrize("bad", [-1, 10**6, 10**30])
+def test_ids_of_another_vocabulary_are_named(short: Tokenizer, bad: int) -> None:
+    with pytest.raises(
+        TokenOutOfRange, match=rf"token id {bad} of input 3 is outside this model's vocabulary of \d+ ids"
+    ):
+        short.encode([[5, bad]], EncodeOptions(), first=3)
+
+
+def test_over_long_input_is_refused_where_truncation_is_off(short: Tokenizer) -> None:
+    with pytest.raises(InputTooLong, match=r"input 1 has \d+ tokens, the model takes 12; shorten it") as caught:
+        short.encode(["fox", "fox " * 30], EncodeOptions(truncate=None))
+    assert caught.value.limit == 12
+    assert caught.value.size > 30
+
+
+def test_a_huge_text_is_cut_by_characters_first(short: Tokenizer) -> None:
+    text = "fox " * 1000
+    [row] = short.encode([text], EncodeOptions())
+    assert row.cut
+    with pytest.raises(InputTooLong, match="input 0 has 4000 characters, the limit is 3000"):
+        short.encode([text], EncodeOptions(truncate=None))
+
+
+def test_a_lone_surrogate_is_not_text(short: Tokenizer) -> None:
+    with pytest.raises(InvalidInput, match="input 0 is not Unicode text: it holds a lone surrogate at character 2"):
+        short.encode(["ab\ud800"], EncodeOptions())
+
+
+def test_second_tokens_bounds_a_document(library: Library) -> None:
+    tokenizer = tokenizer_of(library, 64)
+    [row] = tokenizer.encode([("fox", "fox " * 20)], EncodeOptions(second_tokens=3))
+    [bare] = tokenizer.encode([("fox", "")], EncodeOptions())
+    assert len(row.ids) == len(bare.ids) + 3
+    assert row.cut
+
+
+def test_an_empty_list_of_ids_is_refused(short: Tokenizer) -> None:
+    with pytest.raises(EmptyInput, match="input 0 is an empty list of token ids"):
+        short.encode([[]], EncodeOptions())
+
+
+@given(text=TEXT)
+def test_an_estimate_from_bytes_is_never_too_low(library: Library, text: str) -> None:
+    assume(len(unicodedata.normalize("NFKC", text).encode()) <= len(text.encode()))
+    tokenizer = tokenizer_of(library, 500)
+    [row] = tokenizer.encode([text], EncodeOptions())
+    assert tokenizer.estimate(text) >= len(row.ids)
+
+
+def test_tokens_carry_byte_offsets(minilm: Path) -> None:
+    plain = json.loads((minilm / "tokenizer.json").read_text()) | {"padding": None, "truncation": None}
+    tokenizer = Tokenizer(TokenizerFiles(json.dumps(plain), True, 0), vocabulary=30522, max_length=256)
+    text = "naïve 日本 fox"
+    tokens = tokenizer.tokens(text)
+    assert (tokens[0].text, tokens[0].special, tokens[0].start) == ("[CLS]", True, None)
+    spans = [text.encode()[token.start : token.stop].decode() for token in tokens if token.start is not None]
+    assert spans == ["naïve", "日", "本", "fox"]
+    assert tokenizer.decode([token.id for token in tokens]) == "naive 日 本 fox"
+    assert tokenizer.decode([101, 4419], skip_special=False) == "[CLS] fox"
+    with pytest.raises(TokenOutOfRange):
+        tokenizer.decode([40_000])
