@@ -18,14 +18,14 @@ from onepass.settings import ModelSettings, ServerSettings
 from onepass.shell.options import (
     chosen,
     input_options,
+    model_options,
     output_option,
     pair_option,
     raw_scores_option,
-    settings_options,
+    revision_option,
+    serve_options,
     truncate_option,
 )
-
-model_options = settings_options(ModelSettings)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -40,13 +40,13 @@ def cli(traceback: bool) -> None:
 
 @cli.command()
 @click.argument("models", nargs=-1, required=True, metavar="[NAME=]MODEL...")
-@settings_options(ServerSettings, ModelSettings)
+@serve_options
 def serve(models: tuple[str, ...], **options: Any) -> None:
     """Serve models over HTTP.
 
     A request chooses one by NAME; without NAME= that is the hub id, or the folder's own name.
     """
-    from onepass.server.app import serve as run
+    from onepass.server.serve import serve as run
     from onepass.shell.names import named_models
 
     run(named_models(models), chosen(ModelSettings, options), chosen(ServerSettings, options))
@@ -66,7 +66,12 @@ def serve(models: tuple[str, ...], **options: Any) -> None:
     help="JSON lines, or one array of a row a text.",
 )
 @click.option("--prompt", metavar="NAME", help="Prompt of the model to put before each text.")
-@click.option("--dimensions", type=click.IntRange(min=1), help="Cut vectors to this width and normalise them again.")
+@click.option(
+    "--dimensions",
+    metavar="INTEGER",
+    type=click.IntRange(min=1),
+    help="Cut vectors to this width and normalise them again.",
+)
 @click.option(
     "--normalize/--no-normalize", default=None, help="Scale vectors to length 1, or not. [default: as the model says]"
 )
@@ -95,7 +100,7 @@ def embed(model: str, texts: tuple[str, ...], **options: Any) -> None:
 @click.argument("documents", nargs=-1)
 @input_options
 @output_option
-@click.option("--top-n", type=click.IntRange(min=1), help="Only the best this many.")
+@click.option("--top-n", metavar="INTEGER", type=click.IntRange(min=1), help="Only the best this many.")
 @raw_scores_option
 @truncate_option
 @model_options
@@ -139,10 +144,20 @@ def info(model: str, as_json: bool, **options: Any) -> None:
     ask.info(model, chosen(ModelSettings, options), as_json)
 
 
+@cli.command()
+@click.argument("model")
+@revision_option
+def pull(model: str, **options: Any) -> None:
+    """Download MODEL, so that it later loads without a network, and print its folder."""
+    from onepass.model.hub import locate
+
+    folder, _ = locate(model, chosen(ModelSettings, options).revision)
+    click.echo(folder)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line and exit. Every failure is one sentence on stderr, unless --traceback asks for more."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    quiet_downloads()
     try:
         cli.main(arguments, prog_name="onepass", standalone_mode=False)
         sys.stdout.flush()
@@ -183,9 +198,3 @@ def hint(error: click.ClickException) -> str:
     if isinstance(error, click.UsageError) and error.ctx is not None:
         return f"; see {error.ctx.command_path} --help"
     return ""
-
-
-def quiet_downloads() -> None:
-    """Download bars are for people, as ours are; huggingface_hub reads this when it is imported."""
-    if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

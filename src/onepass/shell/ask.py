@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -96,16 +97,44 @@ def info(model: str, settings: ModelSettings, as_json: bool) -> None:
         click.echo(line)
 
 
-def described(facts: Mapping[str, Any], depth: int = 0) -> Iterable[str]:
+def described(facts: Mapping[str, Any], depth: int = 0) -> Iterator[str]:
     """One fact a line, nested ones indented below their name."""
     indent = "  " * depth
-    width = max((len(name) for name in facts), default=0)
+    flat = [name for name, value in facts.items() if not nested(value)]
+    width = max(map(len, flat), default=0)
     for name, value in facts.items():
-        if isinstance(value, Mapping):
+        if not nested(value):
+            yield f"{indent}{name:<{width}}  {plain(value)}"
+        elif isinstance(value, Mapping):
             yield f"{indent}{name}"
             yield from described(value, depth + 1)
         else:
-            yield f"{indent}{name:<{width}}  {value}"
+            for span, item in alike(value):
+                yield f"{indent}{name} {span}"
+                yield from described(item, depth + 1)
+
+
+def nested(value: Any) -> bool:
+    """A mapping that is no choice with its reason, or a sequence of mappings."""
+    if isinstance(value, Mapping):
+        return bool(value) and value.keys() != {"value", "reason"}
+    return isinstance(value, list | tuple) and bool(value) and isinstance(value[0], Mapping)
+
+
+def plain(value: Any) -> str:
+    if isinstance(value, Mapping) and value:
+        return f"{value['value']}  ({value['reason']})"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None or value == {} else str(value)
+
+
+def alike(items: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Neighbours that differ in nothing but the weights they read, as one: "0-5" and the first of them."""
+    without = [{name: value for name, value in item.items() if name != "weights"} for item in items]
+    for item, group in itertools.groupby(range(len(items)), key=without.__getitem__):
+        first, *rest = group
+        yield f"{first}-{rest[-1]}" if rest else str(first), item
 
 
 def source_of(texts: Sequence[str], options: Options) -> AbstractContextManager[Source]:

@@ -163,7 +163,7 @@ def lines(handle: IO[bytes], source: str, ends: str = "strip") -> Iterator[tuple
 def parquet_source(path: Path, columns: Columns) -> Source:
     try:
         import pyarrow  # type: ignore[import-untyped]
-        from pyarrow import parquet  # type: ignore[import-untyped]
+        from pyarrow import parquet
     except ImportError:
         raise MissingExtra(f"reading {path} needs pyarrow; run: pip install 'onepass[parquet]'") from None
     try:

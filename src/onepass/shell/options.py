@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from onepass.settings import CONFIG_FILE, CONFIG_VARIABLE, Kind, Option, options, resolve
+from onepass.settings import CONFIG_FILE, CONFIG_VARIABLE, Kind, ModelSettings, Option, ServerSettings, options, resolve
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
@@ -25,21 +25,21 @@ def stack(*decorators: Callable[[Any], Any]) -> Callable[[Command], Command]:
     return decorate
 
 
-def settings_options(*kinds: type[Any]) -> Callable[[Command], Command]:
-    """A flag for each field of the settings classes, and --config; values stay text until `chosen` reads them."""
+def settings_options(*rows: Option) -> Callable[[Command], Command]:
+    """A flag for each setting, and --config; values stay text until `chosen` reads them."""
     config = click.option(
         "--config",
         type=click.Path(path_type=Path),
         help=f"Settings file. [env: {CONFIG_VARIABLE}; default: {CONFIG_FILE} of this folder, if there is one]",
     )
-    return stack(*(settings_option(row) for kind in kinds for row in options(kind)), config)
+    return stack(*map(settings_option, rows), config)
 
 
 def settings_option(row: Option) -> Callable[[Any], Any]:
     facts = [f"env: {row.variable}"]
     if row.default is not None:
         facts.append(f"default: {str(row.default).lower() if row.type is bool else row.default}")
-    help = f"{row.help} [{'; '.join(facts)}]"  # noqa: A001 - click's own word
+    help = f"{row.help} [{'; '.join(facts)}]"
     if row.type is bool:
         return click.option(f"{row.flag}/--no-{row.flag[2:]}", row.name, default=None, help=help)
     metavar = f"[{'|'.join(row.choices)}]" if row.choices else METAVARS[row.type]
@@ -55,6 +55,10 @@ def chosen(kind: type[Kind], flags: Mapping[str, Any]) -> Kind:
     }
     return resolve(kind, texts, file=flags.get("config"))
 
+
+model_options = settings_options(*options(ModelSettings))
+serve_options = settings_options(*options(ServerSettings), *options(ModelSettings))
+revision_option = settings_options(*(row for row in options(ModelSettings) if row.name == "revision"))
 
 input_options = stack(
     click.option("-i", "--input", "file", metavar="FILE", help="Read texts from FILE; - is standard input."),
