@@ -88,8 +88,8 @@ def test_a_query_waits_at_most_two_micro_batches_behind_a_bulk_request(
             continue
         free[lane] = now + sum(map(len, batch)) / (measured * speed)
         if asked and any(row.request == 2 for row in batch):
-            # It waited for the micro-batch that ran on this lane, and for those begun since it came.
-            assert begun_since == 0
+            # It waited for the micro-batch that was running when it came, and for those begun since.
+            assert 1 + begun_since <= 2
             return
         begun_since += asked
 

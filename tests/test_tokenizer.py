@@ -94,6 +94,7 @@ def test_a_prompt_goes_before_the_text_and_is_counted(library: Library) -> None:
 def test_given_ids_are_used_as_they_are(short: Tokenizer) -> None:
     [plain] = short.encode([[7, 8, 9]], EncodeOptions(special=False))
     assert plain.ids.tolist() == [7, 8, 9]
+    assert len(short.encode(["fox"], EncodeOptions(special=False))[0].ids) > short.special_tokens()
     [wrapped] = short.encode([[7, 8, 9]], EncodeOptions())
     assert len(wrapped.ids) == 3 + short.special_tokens()
     [cut] = short.encode([list(range(5, 30))], EncodeOptions(special=False))

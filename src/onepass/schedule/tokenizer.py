@@ -73,6 +73,9 @@ class _Part:
     slot: int = -1
 
 
+BARE = (_Part(type=0, slot=0),)
+
+
 class Tokenizer:
     """Stateless after construction, so any number of threads may encode at once."""
 
@@ -131,8 +134,11 @@ class Tokenizer:
         for index, (item, texts) in enumerate(zip(items, clipped, strict=True)):
             cut = any(len(text) < len(whole) for text, whole in zip(texts, _texts(item), strict=True))
             parts = [known[text] if text in known else found[text] for text in texts]
-            parts = parts or [self._given(item, first + index)]
-            rows.append(self._row(parts, first + index, options, cut, skip if texts else 0))
+            template = self._templates[len(parts) == 2]
+            if not parts:
+                parts = [self._given(item, first + index)]
+                template = template if options.special else BARE
+            rows.append(self._row(parts, template, first + index, options, cut, skip if texts else 0))
         return rows
 
     def tokens(self, text: str, *, special: bool = True) -> list[Token]:
@@ -153,13 +159,17 @@ class Tokenizer:
         return self._library.decode(list(ids), skip_special_tokens=skip_special)
 
     def _row(
-        self, parts: Sequence[Sequence[int]], number: int, options: EncodeOptions, cut: bool, skip: int
+        self,
+        parts: Sequence[Sequence[int]],
+        template: Sequence[_Part],
+        number: int,
+        options: EncodeOptions,
+        cut: bool,
+        skip: int,
     ) -> Encoded:
         """The ids of one or two texts, cut to fit, inside the template of special tokens."""
-        pair = len(parts) == 2
-        if pair and options.second_tokens is not None and len(parts[1]) > options.second_tokens:
+        if len(parts) == 2 and options.second_tokens is not None and len(parts[1]) > options.second_tokens:
             parts, cut = (parts[0], parts[1][: options.second_tokens]), True
-        template = self._templates[pair] if options.special or pair else (_Part(type=0, slot=0),)
         room = self.max_length - sum(part.slot < 0 for part in template)
         total = sum(map(len, parts))
         if total > room:
