@@ -1,0 +1,79 @@
+// What one instruction set provides: a table of functions over plain memory.
+//
+// Each kernels_<isa>.cpp defines one table and nothing else that the linker can see. These files, and this header,
+// include only C headers: a shared inline function compiled with AVX-512 could otherwise be the copy that the linker
+// keeps, and machines without AVX-512 would die in it.
+//
+// Sums run over k in order, one chain per output element, whatever the shape of the tile: a row's result does not
+// depend on the rows beside it, nor on how rows and columns are divided among cores.
+#pragma once
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+
+namespace onepass {
+
+enum class Activation {
+    identity,
+    gelu,          // x Phi(x)
+    gelu_tanh,     // x sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3))
+    quick_gelu,    // x sigmoid(1.702 x)
+    gelu_clipped,  // gelu, clipped to +-10
+    silu,
+    relu,
+    relu2,
+    tanh,
+    sigmoid,
+    relu_log1p,  // log(1 + max(x, 0))
+};
+
+// out[rows, columns] = act(a[rows, depth] times the panels, plus bias, plus residual).
+// Strides are in floats from row to row. The panels are those of packing.h.
+struct Product {
+    const float* a;
+    ptrdiff_t a_stride;
+    const void* panels;  // float, or bfloat16 as uint16_t; [columns / panel_columns][depth][panel_columns]
+    const float* bias;   // [columns, rounded up to whole panels], or null
+    const float* residual;
+    ptrdiff_t residual_stride;
+    float* out;
+    ptrdiff_t out_stride;
+    int rows, depth, columns;
+    Activation activation;
+};
+
+// One head of one sequence: out = softmax(scale q k^T) v, every token asking and the first `visible` answering.
+struct Attention {
+    const float *query, *key, *value;  // [tokens, head_size], `stride` floats from token to token
+    ptrdiff_t stride;
+    float* out;
+    ptrdiff_t out_stride;
+    int tokens, visible, head_size;
+    float scale;
+    float* scratch;  // attention_scratch floats, aligned to 64 bytes
+};
+
+struct Kernels {
+    const char* name;
+    int panel_columns;
+
+    void (*product_f32)(const Product*);
+    void (*product_bf16)(const Product*);
+    void (*attend)(const Attention*);
+    // Floats of scratch that `attend` needs for any sequence of up to `tokens` tokens.
+    size_t (*attention_scratch)(int tokens, int head_size);
+    // x[n] in place: (x - mean) / sqrt(variance + eps) * weight + bias; bias may be null.
+    void (*layer_norm)(float* x, const float* weight, const float* bias, float eps, int n);
+    void (*activate)(Activation, float* x, int n);
+    // out[n] = x[n] to the nearest bfloat16, ties to even, kept as float.
+    void (*round_bf16)(const float* x, float* out, int n);
+};
+
+}  // namespace onepass
+
+extern "C" {
+extern const onepass::Kernels onepass_kernels_portable;
+extern const onepass::Kernels onepass_kernels_avx2;
+extern const onepass::Kernels onepass_kernels_avx512;
+}

@@ -1,0 +1,98 @@
+// The matrix product: tiles of up to tile_rows rows by two vectors of columns, held in registers over the whole depth.
+
+template <class Element>
+struct Tile {
+    const float* a;
+    ptrdiff_t a_stride;
+    const Element* b;
+    ptrdiff_t b_stride;  // from one k to the next
+    int depth;
+    const float* bias;       // two vectors, or null
+    const float* row_scale;  // one factor per row, or null
+    const float* residual;   // or null
+    ptrdiff_t residual_stride;
+    float* out;
+    ptrdiff_t out_stride;
+    int columns;  // at most panel_columns
+};
+
+template <int rows, class Element>
+void multiply_tile(const Tile<Element>& tile) {
+    Vec sums[rows][2];
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; ++r) sums[r][0] = sums[r][1] = broadcast(0.0f);
+
+    const float* a = tile.a;
+    const Element* b = tile.b;
+    for (int k = 0; k < tile.depth; ++k, b += tile.b_stride) {
+        const Vec b0 = load(b), b1 = load(b + width);
+#pragma GCC unroll 16
+        for (int r = 0; r < rows; ++r) {
+            const Vec x = broadcast(a[r * tile.a_stride + k]);
+            sums[r][0] = fma(x, b0, sums[r][0]);
+            sums[r][1] = fma(x, b1, sums[r][1]);
+        }
+    }
+
+    const int columns[2] = {tile.columns < width ? tile.columns : width, tile.columns - width};
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; ++r) {
+#pragma GCC unroll 2
+        for (int c = 0; c < 2; ++c) {
+            if (columns[c] <= 0) continue;
+            Vec value = sums[r][c];
+            if (tile.row_scale) value = value * broadcast(tile.row_scale[r]);
+            if (tile.bias) value = value + load(tile.bias + c * width);
+            const float* residual = tile.residual ? tile.residual + r * tile.residual_stride + c * width : nullptr;
+            float* out = tile.out + r * tile.out_stride + c * width;
+            if (columns[c] == width) {
+                if (residual) value = value + load(residual);
+                store(out, value);
+            } else {
+                if (residual) value = value + load_first(residual, columns[c]);
+                store_first(out, value, columns[c]);
+            }
+        }
+    }
+}
+
+template <class Element, int rows = tile_rows>
+inline void multiply_up_to(int count, const Tile<Element>& tile) {
+    if (count == rows) return multiply_tile<rows>(tile);
+    if constexpr (rows > 1) multiply_up_to<Element, rows - 1>(count, tile);
+}
+
+// Any number of rows, in tiles of nearly equal height: 15 rows are 8 and 7, not 14 and a slow 1.
+template <class Element>
+void multiply_panel(int rows, Tile<Element> tile) {
+    const int tiles = (rows + tile_rows - 1) / tile_rows;
+    for (int t = 0; t < tiles; ++t) {
+        const int count = rows / tiles + (t < rows % tiles ? 1 : 0);
+        multiply_up_to(count, tile);
+        tile.a += count * tile.a_stride;
+        tile.out += count * tile.out_stride;
+        if (tile.residual) tile.residual += count * tile.residual_stride;
+        if (tile.row_scale) tile.row_scale += count;
+    }
+}
+
+template <class Element>
+void product(const Product* p) {
+    const Element* panel = static_cast<const Element*>(p->panels);
+    for (int first = 0; first < p->columns; first += panel_columns) {
+        const int rest = p->columns - first, columns = rest < panel_columns ? rest : panel_columns;
+        Tile<Element> tile = {};
+        tile.a = p->a, tile.a_stride = p->a_stride;
+        tile.b = panel, tile.b_stride = panel_columns;
+        tile.depth = p->depth;
+        tile.bias = p->bias ? p->bias + first : nullptr;
+        tile.residual = p->residual ? p->residual + first : nullptr, tile.residual_stride = p->residual_stride;
+        tile.out = p->out + first, tile.out_stride = p->out_stride;
+        tile.columns = columns;
+        multiply_panel(p->rows, tile);
+        // the panel's columns of these rows are still in the first cache
+        if (p->activation != Activation::identity)
+            for (int r = 0; r < p->rows; ++r) activate(p->activation, tile.out + r * p->out_stride, columns);
+        panel += static_cast<ptrdiff_t>(p->depth) * panel_columns;
+    }
+}
