@@ -71,8 +71,12 @@ class Service:
             raise Unavailable("this server is shutting down and takes no new requests; try another one")
 
     def choose(self, name: str | None) -> tuple[str, Encoder]:
-        """The encoder of that name; no name means the only one. Raises UnknownModel, Unavailable."""
-        self.check_ready()
+        """The encoder of that name; no name means the only one. Raises UnknownModel, Unavailable.
+
+        A request that was let in before draining began still finds its model.
+        """
+        if self.state == "loading":
+            self.check_ready()
         served = list(self.encoders)
         if not name:
             if len(served) == 1:
