@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from onepass.errors import BadCheckpoint, UnsupportedOption
 from onepass.model.config import Config, read_json
-from onepass.model.heads import L2, HeadSpec, Linear, Norm, Pool, PoolKind, Step
+from onepass.model.heads import L2, Activation, HeadSpec, Linear, Norm, Pool, PoolKind, Step
 from onepass.model.spec import ActivationKind, NormSpec
 from onepass.model.tensor_files import open_tensors
 from onepass.model.weights import gather
@@ -171,7 +171,10 @@ def _steps(
         residual = f"{name}.residual"
         wanted[residual] = "residual.weight"
     tensors |= gather(stored, wanted)
-    return [Linear(f"{name}.weight", bias, residual, _dense_activation(config, notes))]
+    activation = _dense_activation(config, notes)
+    if residual or activation is None:
+        return [Linear(f"{name}.weight", bias, residual, activation)]
+    return [Linear(f"{name}.weight", bias), Activation(activation)]
 
 
 def _dense_activation(config: Config, notes: list[str]) -> ActivationKind | None:
