@@ -136,10 +136,10 @@ class Endpoint:
             call.stopped = "left"
         except BaseException as raised:
             error = typed(raised, call)
+            if call.answering and call.stopped != "left":
+                raise  # half an answer is out; uvicorn cuts the connection, which is how the client learns of it
             answer = refusal(error, self.operation.dialect)
             if call.stopped != "left":
-                if call.answering:
-                    raise  # half an answer is out; uvicorn cuts the connection, which is how the client learns of it
                 await respond(call, answer, send)
         finally:
             if watch is not None:
@@ -217,7 +217,7 @@ async def report(call: Call, path: str, status: int | None, error: OnepassError 
             metrics.spent(call.model, call.kind, (seconds, *stages(call)))
             await metrics.sizes(call.model, call.job.usage.lengths, call.job.usage.truncated)
         else:
-            why = "dropped" if error is None else FAILURES.get(error.code, "validation")
+            why = "dropped" if status is None or error is None else FAILURES.get(error.code, "validation")
             metrics.failures.labels(why, call.model).inc()
     if log.isEnabledFor(logging.INFO):
         fields = {

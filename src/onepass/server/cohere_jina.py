@@ -158,9 +158,7 @@ def meta(call: Call, version: str) -> dict[str, Any]:
     usage = call.job.usage
     known: dict[str, Any] = {"api_version": {"version": version}, "tokens": {"input_tokens": usage.tokens}}
     if usage.truncated:
-        known["warnings"] = [
-            f"{usage.truncated} of the documents were cut because they are longer than allowed"
-        ]
+        known["warnings"] = [f"{usage.truncated} of the documents were cut because they are longer than allowed"]
     return known
 
 
