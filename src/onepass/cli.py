@@ -159,7 +159,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line and exit. Every failure is one sentence on stderr, unless --traceback asks for more."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        cli.main(arguments, prog_name="onepass", standalone_mode=False)
+        # Not cli.main: that has an exit code of its own for a reader who left.
+        with cli.make_context("onepass", list(arguments)) as context:
+            cli.invoke(context)
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
         if "--traceback" in arguments[:1]:
@@ -175,7 +177,7 @@ def report(error: BaseException) -> int:
         # Python flushes standard output at exit, which would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    if isinstance(error, KeyboardInterrupt | click.Abort):
+    if isinstance(error, KeyboardInterrupt):
         return 130
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         click.echo(error.format_message(), err=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from contextlib import aclosing
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 
@@ -22,8 +24,16 @@ from onepass.shell.progress import progress
 AHEAD = 2
 
 Answer = TypeVar("Answer")
-Ask = Callable[[Job, list[Any]], Awaitable[Answer]]
+Ask = Callable[[Job, list[Any]], Coroutine[Any, Any, Answer]]
 Write = Callable[[int, list[Text], Answer], None]
+
+
+class Pending(NamedTuple):
+    """A chunk on its way."""
+
+    texts: list[Text]
+    job: Job
+    answer: Future[Any]
 
 
 def run(
@@ -33,49 +43,50 @@ def run(
 
     Says on stderr how many texts were cut. Raises EmptyInput where the source holds nothing.
     """
+    texts = cut = 0
     with Encoder(model, **dataclasses.asdict(settings)) as encoder, progress(source, output) as advance:
-        texts, cut = asyncio.run(drive(encoder, source, ask, write, advance))
-        if not texts:
-            raise EmptyInput("the input holds no texts; give at least one")
+        for chunk in finished(encoder, ask, chunks(source.texts)):
+            write(texts, chunk.texts, chunk.answer.result())
+            texts += len(chunk.texts)
+            cut += chunk.job.usage.truncated
+            advance(len(chunk.texts), chunk.job.usage.tokens)
+    if not texts:
+        raise EmptyInput("the input holds no texts; give at least one")
     if cut:
         words = f"{cut:,} of {texts:,} texts were longer than the model takes and were cut"
         click.echo(f"onepass: {words}; --truncate none refuses them instead", err=True)
 
 
-async def drive(
-    encoder: Encoder, source: Source, ask: Ask[Answer], write: Write[Answer], advance: Callable[[int, int], None]
-) -> tuple[int, int]:
-    """How many texts there were, and how many rows were cut."""
-    texts = cut = 0
-    async with aclosing(answers(encoder, ask, chunks(source.texts))) as finished:
-        async for chunk, answer, job in finished:
-            write(texts, chunk, answer)
-            texts += len(chunk)
-            cut += job.usage.truncated
-            advance(len(chunk), job.usage.tokens)
-    return texts, cut
+def finished(encoder: Encoder, ask: Ask[Any], chunks: Iterable[list[Text]]) -> Iterator[Pending]:
+    """Each chunk with its answer, in order.
+
+    The event loop runs in a thread of its own, so that this one may wait for a file, and Ctrl-C reaches it there.
+    """
+    pending: deque[Pending] = deque()
+    with event_loop() as loop:
+        try:
+            for chunk in chunks:
+                job = encoder.job()
+                pending.append(Pending(chunk, job, asyncio.run_coroutine_threadsafe(ask(job, chunk), loop)))
+                if len(pending) == AHEAD:
+                    pending[0].answer.result()
+                    yield pending.popleft()
+            while pending:
+                pending[0].answer.result()
+                yield pending.popleft()
+        finally:
+            for waiting in pending:
+                waiting.answer.cancel()
 
 
-async def answers(
-    encoder: Encoder, ask: Ask[Answer], chunks: Iterable[list[Text]]
-) -> AsyncGenerator[tuple[list[Text], Answer, Job]]:
-    """Each chunk with its answer and its finished job, in order."""
-    pending: deque[tuple[list[Text], asyncio.Future[Answer], Job]] = deque()
+@contextmanager
+def event_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="onepass-shell", daemon=True)
+    thread.start()
     try:
-        for chunk in chunks:
-            job = encoder.job(wait=True)
-            pending.append((chunk, asyncio.ensure_future(ask(job, chunk)), job))
-            if len(pending) == AHEAD:
-                yield await first(pending)
-        while pending:
-            yield await first(pending)
+        yield loop
     finally:
-        for _, answer, _ in pending:
-            answer.cancel()
-
-
-async def first(
-    pending: deque[tuple[list[Text], asyncio.Future[Answer], Job]],
-) -> tuple[list[Text], Answer, Job]:
-    chunk, answer, job = pending.popleft()
-    return chunk, await answer, job
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
