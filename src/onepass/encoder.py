@@ -12,17 +12,14 @@ from collections.abc import Coroutine, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onepass.engines import build_engine
 from onepass.engines.batch import Floats
-try:
-    from onepass.engines.native import compute_threads
-except ImportError:
-    def compute_threads(): return 2
+from onepass.engines.native import compute_threads
 from onepass.errors import BadSetting
 from onepass.model.checkpoint import load_checkpoint
 from onepass.schedule.device import Device
@@ -155,9 +152,22 @@ class Encoder:
         self._report(job)
         return ranking
 
+    @overload  # a str is also an Iterable of str, but it counts as one text
+    def classify(self, texts: str, *, truncate: Truncate = "right") -> Scores: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def classify(self, texts: Iterable[Classified], *, truncate: Truncate = "right") -> list[Scores]: ...
+
     def classify(self, texts: str | Iterable[Classified], *, truncate: Truncate = "right") -> Scores | list[Scores]:
         """A str gives [(label, score)], best first; many texts or (text, text) pairs a list of those."""
-        return self._wait(self.aclassify(texts, truncate=truncate))
+        scores = self._wait(self.aclassify([texts] if isinstance(texts, str) else texts, truncate=truncate))
+        return scores[0] if isinstance(texts, str) else scores
+
+    @overload
+    async def aclassify(self, texts: str, *, truncate: Truncate = "right") -> Scores: ...  # type: ignore[overload-overlap]
+
+    @overload
+    async def aclassify(self, texts: Iterable[Classified], *, truncate: Truncate = "right") -> list[Scores]: ...
 
     async def aclassify(
         self, texts: str | Iterable[Classified], *, truncate: Truncate = "right"

@@ -123,7 +123,6 @@ class Device:
             self._changed.notify_all()
         for lane in self._lanes:
             lane.join()
-        self.threads.shutdown(wait=False)
         now = time.monotonic()
         while rows := self._scheduler.next(1 << 30, now):
             self._deliver([Result(row, None, Cancelled("the encoder was closed"), now, now) for row in rows])
@@ -162,7 +161,7 @@ class Device:
                 self._start()
             rate = self.cores * self._costs[rows[0].model].tokens_per_second
             self._scheduler.add(flow, rows, time.monotonic(), rate)
-            self._changed.notify(len(rows))
+            self._changed.notify_all()
 
     def leave(self, flow: Flow) -> None:
         """Drop what a request still has queued, and give its room back."""

@@ -1,0 +1,263 @@
+"""Lanes, room, failure and leaving: what happens to requests on their way through a device."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onepass import Encoder
+from onepass.engines.batch import Engine, Output, PackedBatch, Read
+from onepass.errors import Cancelled, EngineFailure, Overloaded, TooLarge
+from onepass.schedule.admission import Admission
+from onepass.schedule.device import Device, MicroBatch
+from onepass.schedule.job import Served
+from onepass.schedule.row import Ask, Row
+from onepass.schedule.scheduler import Flow
+from onepass.schedule.tokenizer import PLAIN
+
+POISON = 4  # [MASK], which no text of these tests holds
+
+
+class Interrupted:
+    """The real engine, but one token makes it fail, and a gate can hold it."""
+
+    name = "interrupted"
+    dtype = "float32"
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.gate = threading.Event()
+        self.gate.set()
+        self.batches: list[set[int]] = []
+
+    def run(self, batch: PackedBatch, reads: Sequence[Read], cores: int = 1) -> list[Output]:
+        assert self.gate.wait(30)
+        self.batches.append(set(batch.ids.tolist()))
+        if POISON in batch.ids:
+            raise ValueError("a token that this engine cannot stand")
+        return self.engine.run(batch, reads, cores)
+
+    def info(self) -> Mapping[str, Any]:
+        return {}
+
+
+class Rig:
+    """An encoder on a device of its own, its engine interruptible."""
+
+    def __init__(self, folder: Path, *, cores: int = 2, queue_tokens: int = 100_000) -> None:
+        self.device = Device(cores, queue_tokens)
+        self.encoder = Encoder(folder, device=self.device)
+        self.engine = Interrupted(self.encoder.engine)
+        self.device.register("rig", self.engine, 64)
+        self.engine.batches.clear()
+        self.encoder._served = Served("rig", self.encoder.checkpoint, self.encoder.tokenizer, self.device)
+        self.seen: list[MicroBatch] = []
+        self.device.observers.append(self.seen.append)
+
+    def close(self) -> None:
+        self.engine.gate.set()
+        self.device.unregister("rig")
+        self.encoder.close()
+        self.device.close()
+
+
+@pytest.fixture
+def rig(tiny_embedder: Path) -> Iterator[Rig]:
+    made = Rig(tiny_embedder)
+    yield made
+    made.close()
+
+
+async def until(condition: Any) -> None:
+    for _ in range(2000):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it did not come to that in ten seconds")
+
+
+async def test_only_the_row_at_fault_fails(rig: Rig) -> None:
+    expected = rig.encoder.embed(["fox", "dog"])
+    rig.engine.gate.clear()
+    plugs = []
+    for busy in (1, 2):  # keep both lanes busy, so that the next rows meet in one micro-batch
+        plugs.append(asyncio.create_task(rig.encoder.aembed([[9]])))
+        await until(lambda busy=busy: rig.device._busy == busy)
+    good = asyncio.create_task(rig.encoder.aembed(["fox", "dog"]))
+    bad = asyncio.create_task(rig.encoder.aembed([[5, 6], [5, POISON]]))
+    await until(lambda: rig.device.queued_rows == 4)
+    rig.engine.gate.set()
+    assert np.array_equal(await good, expected)
+    with pytest.raises(EngineFailure, match="^input 1 could not be computed: a token that this engine cannot stand$"):
+        await bad
+    await asyncio.gather(*plugs)
+    assert rig.device.admission.reserved == 0
+    assert np.array_equal(await rig.encoder.aembed(["fox", "dog"]), expected)  # the lanes live on
+
+
+async def test_values_that_are_not_numbers_are_a_failure(rig: Rig) -> None:
+    inner = rig.engine.engine
+
+    class Broken(Interrupted):
+        def run(self, batch: PackedBatch, reads: Sequence[Read], cores: int = 1) -> list[Output]:
+            return [Output(one.values * np.float32("nan"), one.offsets) for one in inner.run(batch, reads, cores)]
+
+    rig.device.register("rig", Broken(inner), 64)
+    with pytest.raises(EngineFailure, match="^input 0 gave values that are not finite numbers$"):
+        await rig.encoder.aembed(["fox"])
+
+
+async def test_rows_of_a_client_that_left_are_not_computed(rig: Rig) -> None:
+    rig.engine.gate.clear()
+    running = asyncio.create_task(rig.encoder.aembed(["the quick brown fox"] * 500))
+    await until(lambda: rig.device.queued_rows > 100)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert rig.device.queued_rows == 0
+    assert rig.device.queued_tokens == 0
+    rig.engine.gate.set()
+    await until(lambda: rig.device._busy == 0)
+    assert len(rig.engine.batches) <= 2  # what was already running
+    assert rig.device.admission.reserved == 0
+
+
+async def test_a_job_can_be_cancelled(rig: Rig) -> None:
+    rig.engine.gate.clear()
+    job = rig.encoder.job()
+    running = asyncio.create_task(job.run([[7]] * 100, Ask("embed")))
+    await until(lambda: rig.device.queued_rows > 0)
+    job.cancel()
+    with pytest.raises(Cancelled, match="^the request was cancelled$"):
+        await running
+    assert rig.device.queued_rows == 0
+
+
+async def test_the_server_refuses_and_the_library_waits(tiny_embedder: Path) -> None:
+    rig = Rig(tiny_embedder, queue_tokens=64)
+    rig.engine.gate.clear()
+    first = asyncio.create_task(rig.encoder.aembed(["the quick brown fox jumps"] * 2))
+    await until(lambda: rig.device._busy)
+    with pytest.raises(
+        Overloaded, match=r"^the queue has room for \d+ of its 64 tokens, the request may need 64;"
+    ) as no:
+        await rig.encoder.job(wait=False).run(["the quick brown fox jumps over the lazy dog " * 2], Ask("embed"))
+    assert no.value.retry_after >= 1
+    waiting = asyncio.create_task(rig.encoder.aembed(["the quick brown fox"] * 2))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    rig.engine.gate.set()
+    assert (await waiting).shape == (2, 32)
+    assert (await first).shape == (2, 32)
+    with pytest.raises(TooLarge, match="^the request may need 128 tokens, more than the 64 this queue ever admits at"):
+        await rig.encoder.job(wait=False).run(["the quick brown fox jumps over the lazy dog " * 2] * 2, Ask("embed"))
+    rig.close()
+
+
+async def test_closing_answers_what_is_queued(tiny_embedder: Path) -> None:
+    rig = Rig(tiny_embedder)
+    rig.engine.gate.clear()
+    running = asyncio.create_task(rig.encoder.aembed(["the quick brown fox"] * 500))
+    await until(lambda: rig.device.queued_rows > 100)
+    closing = threading.Thread(target=rig.device.close)
+    closing.start()
+    rig.engine.gate.set()
+    with pytest.raises(Cancelled, match="^the encoder was closed$"):
+        await running
+    closing.join(10)
+    with pytest.raises(Cancelled):
+        await rig.encoder.aembed(["fox"])
+
+
+async def test_one_row_alone_gets_all_cores_and_much_work_one_each(rig: Rig) -> None:
+    await rig.encoder.aembed(["the quick brown fox"])
+    assert [batch.cores for batch in rig.seen] == [2]
+    rig.seen.clear()
+    await rig.encoder.aembed(["the quick brown fox jumps over the lazy dog"] * 400)
+    assert sum(batch.rows for batch in rig.seen) == 400
+    busiest = max(rig.seen, key=lambda batch: batch.rows)
+    assert busiest.cores == 1
+
+
+async def test_behind_ten_thousand_texts_a_query_waits_two_micro_batches(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bulk = asyncio.create_task(rig.encoder.aembed([[5, 6, 7, 8, 9] * 3] * 10_000))
+    await until(lambda: len(rig.engine.batches) > 5)
+    begun: list[int] = []
+    submit = rig.device.submit
+
+    def counting(flow: Flow, rows: Sequence[Row]) -> None:
+        if len(rows) == 1:
+            begun.append(len(rig.engine.batches))
+        submit(flow, rows)
+
+    monkeypatch.setattr(rig.device, "submit", counting)
+    for _ in range(5):
+        await rig.encoder.aembed([[11]])
+    assert not bulk.done()
+    asked = [number for number, ids in enumerate(rig.engine.batches) if 11 in ids]
+    assert len(asked) == 5
+    assert all(number - before <= 2 for number, before in zip(asked, begun, strict=True))
+    assert (await bulk).shape == (10_000, 32)
+
+
+async def test_usage_counts_tokens_and_time(rig: Rig) -> None:
+    job = rig.encoder.job()
+    await job.run(["the quick fox", "the " * 100], Ask("embed"))
+    [short] = [len(row.ids) for row in rig.encoder.tokenizer.encode(["the quick fox"], PLAIN)]
+    assert job.usage.lengths.tolist() == [short, 64]
+    assert (job.usage.tokens, job.usage.truncated, job.usage.characters) == (short + 64, 1, 13 + 400)
+    assert job.usage.tokenize > 0
+    assert job.usage.inference > 0
+
+
+@given(
+    steps=st.lists(st.tuples(st.integers(1, 100), st.booleans()), min_size=1, max_size=30),
+    capacity=st.integers(100, 200),
+)
+def test_room_is_never_overdrawn_and_all_who_wait_get_in(steps: list[tuple[int, bool]], capacity: int) -> None:
+    async def main() -> None:
+        admission = Admission(capacity)
+        order: list[int] = []
+
+        async def one(number: int, tokens: int, leaves: bool) -> None:
+            waiting = asyncio.ensure_future(admission.wait(tokens))
+            await asyncio.sleep(0)
+            if leaves and not waiting.done():
+                waiting.cancel()
+                return
+            await waiting
+            order.append(number)
+            assert admission.reserved <= capacity
+            await asyncio.sleep(0)
+            admission.release(tokens)
+
+        await asyncio.gather(*(one(number, tokens, leaves) for number, (tokens, leaves) in enumerate(steps)))
+        assert order == sorted(order)  # in the order of asking
+        assert admission.reserved == 0
+
+    asyncio.run(main())
+
+
+def test_two_models_share_lanes_and_queue(tiny_embedder: Path, tiny_classifier: Path) -> None:
+    device = Device(2)
+    with Encoder(tiny_embedder, device=device) as one, Encoder(tiny_classifier, device=device) as two:
+        lone = one.embed("fox")
+        threads = [threading.Thread(target=two.classify, args=(["the fox"] * 50,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        assert np.array_equal(one.embed("fox"), lone)
+        for thread in threads:
+            thread.join()
+        assert len([t for t in threading.enumerate() if t.name.startswith("onepass-lane") and t in device._lanes]) == 2
+    device.close()
+    assert not any(lane.is_alive() for lane in device._lanes)
