@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def named_models(arguments: Sequence[str]) -> dict[str, str]:
 def split(argument: str) -> tuple[str, str]:
     path = Path(argument).expanduser()
     if path.is_dir():  # a folder may have an = in its path
-        return path.resolve().name, str(path)
+        return Path(os.path.abspath(path)).name, str(path)  # noqa: PTH100 - not through symbolic links
     name, equals, model = argument.partition("=")
     if not equals:
         return argument, argument

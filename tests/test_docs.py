@@ -1,0 +1,228 @@
+"""The documentation is true: its commands run, its outputs are what comes out, its tables are complete."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import runpy
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from onepass.server.app import OPERATIONS, STATUS, TEI_STATUS, routes
+from onepass.server.service import Service
+from onepass.settings import ServerSettings
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "http.md"]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
+ADDRESS = "http://127.0.0.1:8080"
+ONEPASS = Path(sys.executable).with_name("onepass")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A code block; shown: the output block right below it, or None."""
+
+    page: str
+    line: int
+    language: str
+    code: str
+    shown: str | None
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def examples(page: Path) -> list[Example]:
+    text = page.read_text(encoding="utf-8")
+    blocks = list(BLOCK.finditer(text))
+    found = []
+    for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+        if block[1] in ("json", "text"):
+            continue
+        output = following and following[1] in ("json", "text") and not text[block.end() : following.start()].strip()
+        line = text.count("\n", 0, block.start()) + 1
+        found.append(Example(page.name, line, block[1], block[2], following[2] if output and following else None))
+    return found
+
+
+EXAMPLES = [example for page in PAGES for example in examples(page)]
+SERVES = [example for example in EXAMPLES if example.code.startswith("onepass serve")]
+MAKES = [example for example in EXAMPLES if example.code.startswith("make ")]
+SHELL = [e for e in EXAMPLES if e.language == "bash" and e not in SERVES + MAKES]
+PYTHON = [example for example in EXAMPLES if example.language == "python"]
+
+
+@pytest.fixture(scope="module")
+def place(
+    tmp_path_factory: pytest.TempPathFactory, minilm: Path, tiny_reranker: Path, tiny_classifier: Path
+) -> Iterator[Path]:
+    """A folder in which the hub ids of the documentation are folders: one real model, and tiny ones for the others."""
+    place = tmp_path_factory.mktemp("place")
+    for name, model in {
+        "sentence-transformers/all-MiniLM-L6-v2": minilm,
+        "cross-encoder/ms-marco-MiniLM-L6-v2": tiny_reranker,
+        "distilbert/distilbert-base-uncased-finetuned-sst-2-english": tiny_classifier,
+    }.items():
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).symlink_to(model)
+    with contextlib.chdir(place):
+        yield place
+
+
+@contextlib.contextmanager
+def serving(*arguments: str) -> Iterator[str]:
+    """The address of `onepass serve`, ready; SIGTERM must end it with 0."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(ONEPASS), "serve", *arguments, "--port", str(port), "--log-level", "warning"]
+    with subprocess.Popen(command) as process:
+        address = f"http://127.0.0.1:{port}"
+        limit = time.monotonic() + 60
+        while not ready(address):
+            assert process.poll() is None, "the server ended"
+            assert time.monotonic() < limit, "the server did not become ready"
+            time.sleep(0.05)
+        try:
+            yield address
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 0
+
+
+def ready(address: str) -> bool:
+    try:
+        return httpx.get(address + "/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def one_model(place: Path) -> Iterator[str]:
+    with serving("all-MiniLM-L6-v2=sentence-transformers/all-MiniLM-L6-v2") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def several_models(place: Path) -> Iterator[str]:
+    with serving(
+        "all-MiniLM-L6-v2=sentence-transformers/all-MiniLM-L6-v2",
+        "reranker=cross-encoder/ms-marco-MiniLM-L6-v2",
+        "sentiment=distilbert/distilbert-base-uncased-finetuned-sst-2-english",
+    ) as address:
+        yield address
+
+
+def served(example: Example, request: pytest.FixtureRequest) -> str:
+    """The block with the address of a server that has the models it asks for."""
+    if ADDRESS not in example.code:
+        return example.code
+    several = '"reranker"' in example.code or '"sentiment"' in example.code
+    return example.code.replace(ADDRESS, request.getfixturevalue("several_models" if several else "one_model"))
+
+
+@pytest.mark.parametrize("example", SHELL, ids=str)
+def test_shell_blocks_run_and_print_what_is_shown(
+    example: Example, place: Path, request: pytest.FixtureRequest
+) -> None:
+    if "curl" in example.code and shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    path = f"{ONEPASS.parent}{os.pathsep}{os.environ['PATH']}"
+    code = served(example, request).replace("curl -s", "curl -sS --fail-with-body")
+    result = subprocess.run(
+        ["bash", "-euc", code], capture_output=True, text=True, timeout=120, env=os.environ | {"PATH": path}
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout
+    if example.shown is not None:
+        assert_shown(example.shown, result.stdout)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run_in_order_and_print_what_is_shown(
+    page: Path, place: Path, request: pytest.FixtureRequest
+) -> None:
+    names: dict[str, Any] = {}
+    for example in [example for example in PYTHON if example.page == page.name]:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(served(example, request), str(example), "exec"), names)
+        assert printed.getvalue()
+        if example.shown is not None:
+            assert_shown(example.shown, printed.getvalue())
+
+
+@pytest.mark.parametrize("example", SERVES, ids=str)
+def test_serve_blocks_serve(example: Example, place: Path) -> None:
+    with serving(*example.code.split()[2:]) as address:
+        models = httpx.get(address + "/v1/models").json()["data"]
+        assert {model["id"] for model in models} == {"all-MiniLM-L6-v2", "reranker"}
+
+
+@pytest.mark.parametrize("example", MAKES, ids=str)
+def test_make_blocks_name_targets(example: Example) -> None:
+    for line in example.code.splitlines():
+        target = line.split("#")[0].split()[1]
+        subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_no_block_is_left_out() -> None:
+    assert len(SHELL) + len(SERVES) + len(MAKES) + len(PYTHON) == len(EXAMPLES)
+    assert all((SHELL, SERVES, MAKES, PYTHON))
+
+
+def assert_shown(shown: str, printed: str) -> None:
+    """Equal but for spaces, and for the last shown digit of a number with a fraction."""
+    assert words(shown) == words(printed)
+    for expected, found in zip(NUMBER.findall(shown), NUMBER.findall(printed), strict=True):
+        digits = len(expected.partition(".")[2])
+        assert abs(float(expected) - float(found)) <= 2 * 10.0**-digits, f"{expected} is shown, {found} is printed"
+
+
+def words(text: str) -> str:
+    return "".join(NUMBER.sub("#", text).split())
+
+
+def test_generated_pages_are_current() -> None:
+    for path, text in runpy.run_path(str(ROOT / "docs" / "generate.py"))["pages"]().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name} is old; run make docs"
+
+
+def test_every_route_is_in_the_documentation_and_no_other() -> None:
+    page = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
+    documented = set()
+    for row in re.findall(r"^\| ((?:GET|POST) .*?) \|", page, re.MULTILINE):
+        method, paths = row.split(" ", 1)
+        documented |= {(method, path) for path in re.findall(r"`(/[^`]*)`", paths)}
+    offered = set()
+    for route in routes(Service(ServerSettings())):
+        assert hasattr(route, "path")
+        assert hasattr(route, "methods")
+        offered |= {(method, route.path) for method in route.methods or {"POST"} if method != "HEAD"}
+    assert documented == offered
+    assert {("POST", operation.path) for operation in OPERATIONS} <= documented
+
+
+def test_every_error_code_is_documented_with_its_status() -> None:
+    page = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
+    documented = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", page, re.MULTILINE))
+    expected = {}
+    for code, status in STATUS.items():
+        tei = TEI_STATUS[code]
+        expected[code] = f"{status}" if tei == status else f"{status}, TEI {tei}"
+    assert documented == expected
