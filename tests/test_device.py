@@ -258,6 +258,7 @@ def test_two_models_share_lanes_and_queue(tiny_embedder: Path, tiny_classifier: 
         assert np.array_equal(one.embed("fox"), lone)
         for thread in threads:
             thread.join()
-        assert len([t for t in threading.enumerate() if t.name.startswith("onepass-lane") and t in device._lanes]) == 2
+        lanes = device._lanes
+        assert [lane.is_alive() for lane in lanes] == [True, True]
     device.close()
-    assert not any(lane.is_alive() for lane in device._lanes)
+    assert [lane.is_alive() for lane in lanes] == [False, False]

@@ -7,6 +7,7 @@ device, so ten models share the same lanes, queue and room.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import threading
@@ -73,7 +74,13 @@ def _begin_in_child() -> None:
         device._begin()
 
 
+def _close_at_exit() -> None:
+    for device in list(_devices):
+        device.close()
+
+
 os.register_at_fork(after_in_child=_begin_in_child)
+atexit.register(_close_at_exit)
 
 
 class Device:
@@ -123,6 +130,7 @@ class Device:
             self._changed.notify_all()
         for lane in self._lanes:
             lane.join()
+        self._lanes = []
         now = time.monotonic()
         while rows := self._scheduler.next(1 << 30, now):
             self._deliver([Result(row, None, Cancelled("the encoder was closed"), now, now) for row in rows])
