@@ -95,7 +95,7 @@ Matrix Encoder::embed(const Batch& batch, Team& team, Workspace& workspace) cons
     std::vector<int> positions;
     if (embedding_->positions) position_rows(batch, positions);
 
-    team.share(batch.tokens, [&](int begin, int end, int) {
+    team.share(batch.tokens, row_grain, [&](int begin, int end) {
         const auto row_of = [&](const Table& table, int row) {
             return table.values.data() + static_cast<ptrdiff_t>(row) * width;
         };
@@ -173,7 +173,7 @@ struct Encoder::Pass {
     }
 
     void normalise(const Norm& norm, Matrix h, int rows, Team& team) const {
-        team.share(rows, [&](int begin, int end, int) {
+        team.share(rows, row_grain, [&](int begin, int end) {
             for (int r = begin; r < end; ++r) norm.apply(kernels, h.row(r), width);
         });
     }

@@ -59,12 +59,12 @@ void Linear::multiply(const Call& call, Team& team) const {
     Matrix in = call.in;
     if (format_ == Format::bfloat16) {
         in = {call.rounded, stride_for(inputs_)};
-        team.share(call.rows, [&](int begin, int end, int) {
+        team.share(call.rows, row_grain, [&](int begin, int end) {
             for (int r = begin; r < end; ++r) kernels_.round_bf16(call.in.row(r), in.row(r), inputs_);
         });
     }
     const int columns = kernels_.panel_columns;
-    team.share((outputs_ + columns - 1) / columns, [&](int begin, int end, int) {
+    team.share((outputs_ + columns - 1) / columns, 1, [&](int begin, int end) {
         const ptrdiff_t first = static_cast<ptrdiff_t>(begin) * columns;
         Product product = {};
         product.a = in.data, product.a_stride = in.stride;

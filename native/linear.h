@@ -25,6 +25,9 @@ inline ptrdiff_t stride_for(int width) {
     return 16 * (lines % 2 ? lines : lines + 1);
 }
 
+// Fewer rows than this are not worth dividing where each takes less than a microsecond.
+constexpr int row_grain = 32;
+
 enum class Format { float32, bfloat16 };
 
 class Linear {

@@ -26,7 +26,7 @@ inline Vec exponential(Vec x) {
 inline Vec gelu_exact(Vec x) {
     constexpr float p[] = {-0.693147123f,  -0.797887444f,   -0.318280697f, -0.036444582f,  0.00498103769f,
                            -0.000161758886f, -0.000100777586f, 2.12380146e-05f, -1.45186357e-06f};
-    const Vec tail = exponential(polynomial(p, minimum(broadcast(60.0f), magnitude(x))));
+    const Vec tail = exponential(polynomial(p, minimum(broadcast(20.0f), magnitude(x))));
     return x * select_less(x, broadcast(0.0f), tail, broadcast(1.0f) - tail);
 }
 

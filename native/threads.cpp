@@ -31,30 +31,30 @@ void pause() {
 #endif
 }
 
-// A count that many threads raise and one waits for, first spinning, then asleep.
-class Signal {
+// Where one thread waits for others: first spinning, then asleep.
+class Waiting {
   public:
-    void raise() {
-        count_.fetch_add(1);
-        if (!asleep_.load()) return;
-        { std::lock_guard<std::mutex> lock(mutex_); }  // the waiter is past its last look at the count
-        wake_.notify_one();
-    }
-
-    void wait_for(uint32_t count) {
+    template <class Ready>
+    void until(const Ready& ready) {
         const auto end = std::chrono::steady_clock::now() + spin;
         do {
             for (int i = 0; i < 64; ++i, pause())
-                if (count_.load(std::memory_order_acquire) == count) return;
+                if (ready()) return;
         } while (std::chrono::steady_clock::now() < end);
         std::unique_lock<std::mutex> lock(mutex_);
         asleep_.store(true);
-        wake_.wait(lock, [&] { return count_.load() == count; });
+        wake_.wait(lock, ready);
         asleep_.store(false);
     }
 
+    // To be called after what it waits for has become true.
+    void end() {
+        if (!asleep_.load()) return;
+        { std::lock_guard<std::mutex> lock(mutex_); }  // it is past its last look
+        wake_.notify_one();
+    }
+
   private:
-    std::atomic<uint32_t> count_{0};
     std::atomic<bool> asleep_{false};
     std::mutex mutex_;
     std::condition_variable wake_;
@@ -65,41 +65,64 @@ class Workers {
   public:
     explicit Workers(int count) {
         for (int i = 0; i < count; ++i) {
-            starts_.emplace_back();
+            calls_.emplace_back();
             try {
-                std::thread(&Workers::work_forever, this, &starts_.back(), i + 1).detach();
+                std::thread(&Workers::work_forever, this, &calls_.back(), i + 1).detach();
             } catch (const std::system_error&) {  // the system grants no more threads
-                starts_.pop_back();
+                calls_.pop_back();
                 break;
             }
         }
     }
 
-    int count() const { return static_cast<int>(starts_.size()); }
+    int count() const { return static_cast<int>(calls_.size()); }
 
+    // work(context, member) on the calling thread and on those of the helpers that come before it is done.
     void run(int helpers, void (*work)(const void*, int), const void* context) {
         work_ = work;
         context_ = context;
-        for (int i = 0; i < helpers; ++i) starts_[static_cast<size_t>(i)].raise();
+        next_item.store(0);
+        inside_.store(open);
+        for (int i = 0; i < helpers; ++i) {
+            Call& call = calls_[static_cast<size_t>(i)];
+            call.rounds.fetch_add(1);
+            call.waiting.end();
+        }
         work(context, 0);
-        finished_total_ += static_cast<uint32_t>(helpers);
-        finished_.wait_for(finished_total_);
+        inside_.fetch_sub(open);
+        leader_.until([&] { return inside_.load() == 0; });
     }
 
     std::atomic<int> next_item{0};
 
   private:
-    void work_forever(Signal* start, int member) {
-        for (uint32_t round = 1;; ++round) {
-            start->wait_for(round);
+    struct Call {
+        std::atomic<uint32_t> rounds{0};
+        Waiting waiting;
+    };
+
+    void work_forever(Call* call, int member) {
+        for (uint32_t seen = 0;;) {
+            call->waiting.until([&] { return call->rounds.load() != seen; });
+            seen = call->rounds.load();
+            if (!enter()) continue;
             work_(context_, member);
-            finished_.raise();
+            if (inside_.fetch_sub(1) == 1) leader_.end();
         }
     }
 
-    std::deque<Signal> starts_;
-    Signal finished_;
-    uint32_t finished_total_ = 0;
+    // Whether the round is still open; then the leader waits for this worker.
+    bool enter() {
+        int inside = inside_.load();
+        while (inside >= open)
+            if (inside_.compare_exchange_weak(inside, inside + 1)) return true;
+        return false;
+    }
+
+    static constexpr int open = 1 << 30;
+    std::deque<Call> calls_;
+    Waiting leader_;
+    std::atomic<int> inside_{0};  // workers in the round, plus `open` while more may come
     void (*work_)(const void*, int) = nullptr;
     const void* context_ = nullptr;
 };
@@ -134,11 +157,6 @@ Team::~Team() {
 
 void Team::run(void (*work)(const void*, int), const void* context) { workers->run(size_ - 1, work, context); }
 
-void Team::restart_items() {
-    if (size_ == 1) item_ = 0;
-    else workers->next_item.store(0);
-}
-
-int Team::next_item() { return size_ == 1 ? item_++ : workers->next_item.fetch_add(1); }
+int Team::next_item() { return workers->next_item.fetch_add(1); }
 
 }  // namespace onepass

@@ -1,6 +1,8 @@
 // The process's compute threads, and the team of them that one call works with.
 #pragma once
 
+#include <algorithm>
+
 namespace onepass {
 
 // The calling thread, and as many workers as were asked for and are there. The workers belong to one team at a time: a
@@ -16,37 +18,36 @@ class Team {
 
     int size() const { return size_; }
 
-    // work(begin, end, member): each member gets one contiguous share of the items. Returns when all are done.
-    template <class Work>
-    void share(int items, const Work& work) {
-        each([&](int member) {
-            const int begin = static_cast<int>(static_cast<long long>(items) * member / size_);
-            const int end = static_cast<int>(static_cast<long long>(items) * (member + 1) / size_);
-            if (begin < end) work(begin, end, member);
-        });
-    }
-
-    // work(item, member): members take items one by one, so that long ones do not hold up the rest.
+    // work(item, member): members take items one by one, so nobody waits for a worker that is slow to wake. Returns when
+    // all items are done.
     template <class Work>
     void hand_out(int items, const Work& work) {
-        restart_items();
-        each([&](int member) {
+        if (size_ == 1 || items == 1) {
+            for (int item = 0; item < items; ++item) work(item, 0);
+            return;
+        }
+        const auto take_items = [&](int member) {
             for (int item; (item = next_item()) < items;) work(item, member);
+        };
+        run([](const void* context, int member) { (*static_cast<decltype(&take_items)>(context))(member); }, &take_items);
+    }
+
+    // work(begin, end): the items in contiguous parts of at least `grain`, a few for each member.
+    template <class Work>
+    void share(int items, int grain, const Work& work) {
+        constexpr int parts_each = 4;
+        const int parts = size_ == 1 ? 1 : std::clamp(items / grain, 1, parts_each * size_);
+        hand_out(parts, [&](int part, int) {
+            const auto edge = [&](int p) { return static_cast<int>(static_cast<long long>(items) * p / parts); };
+            work(edge(part), edge(part + 1));
         });
     }
 
   private:
-    template <class Work>
-    void each(const Work& work) {
-        if (size_ == 1) return work(0);
-        run([](const void* context, int member) { (*static_cast<const Work*>(context))(member); }, &work);
-    }
     void run(void (*work)(const void*, int), const void* context);
-    void restart_items();
     int next_item();
 
     int size_ = 1;
-    int item_ = 0;  // the next item of a team of one; a larger team counts in the workers' own
 };
 
 }  // namespace onepass
