@@ -86,6 +86,7 @@ async def until(condition: Any) -> None:
 
 async def test_only_the_row_at_fault_fails(rig: Rig) -> None:
     expected = rig.encoder.embed(["fox", "dog"])
+    await until(lambda: rig.device._busy == 0)
     rig.engine.gate.clear()
     plugs = []
     for busy in (1, 2):  # keep both lanes busy, so that the next rows meet in one micro-batch
