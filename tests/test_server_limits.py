@@ -74,7 +74,7 @@ def test_every_key_opens_and_no_other(encoders: dict[str, Encoder]) -> None:
     with listening(lambda: encoders, ServerSettings(api_key="first, second")) as live:
         said = "this server wants a key: send the header Authorization: Bearer <key> with a valid one"
         for authorization in ("", "Bearer", "Bearer third", "Bearer first,second", "Basic first", "Bearer ünlaut"):
-            headers = {"authorization": authorization.encode()}
+            headers = {b"authorization": authorization.encode()}
             response = live.http.post("/embed", json={"inputs": "a"}, headers=headers)
             assert (response.status_code, response.json()) == (401, {"error": said, "error_type": "Unauthorized"})
             assert response.headers["www-authenticate"] == "Bearer"

@@ -1,0 +1,137 @@
+"""Whatever is thrown at any route and method: a result or a typed error, never a 500, and the next one is served."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+from live import Live, listening, load
+
+POST = ["/embed", "/predict", "/rerank", "/similarity", "/tokenize", "/decode", "/"]
+POST += ["/v1/embeddings", "/embeddings", "/v1/rerank", "/v2/rerank"]
+GET = ["/health", "/info", "/metrics", "/ping", "/livez", "/readyz", "/v1/models", "/openapi.json", "/docs"]
+METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]
+FIELDS = ["inputs", "input", "texts", "query", "documents", "ids", "model", "dimensions", "truncate", "normalize"]
+FIELDS += ["encoding_format", "raw_scores", "return_text", "top_n", "rank_fields", "return_documents", "parameters"]
+FIELDS += ["truncation_direction", "prompt_name", "source_sentence", "sentences", "max_tokens_per_doc", "text"]
+MODELS = ["embedder", "classifier", "multilabel", "reranker"]
+
+texts = st.text(st.characters(), max_size=40) | st.sampled_from(["", "\x00", "\ufffe", "a" * 500, "\u202e", "🏳️‍🌈"])
+numbers = st.integers() | st.integers(0, 200) | st.sampled_from([2**31, 2**63, 10**40, -1]) | st.floats()
+scalars = st.none() | st.booleans() | numbers | texts
+values: st.SearchStrategy[Any] = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(FIELDS) | texts, inner, max_size=4),
+    max_leaves=8,
+)
+words = st.text(min_size=1, max_size=40)
+ids = st.lists(st.integers(0, 60) | st.integers(), min_size=1, max_size=5)
+RIGHT: dict[str, dict[str, st.SearchStrategy[Any]]] = {
+    "/embed": {"model": st.just("embedder"), "inputs": words | ids | st.lists(words | ids, max_size=4)},
+    "/predict": {
+        "model": st.sampled_from(["classifier", "multilabel"]),
+        "inputs": words | st.lists(st.lists(words, min_size=1, max_size=2), min_size=1, max_size=3),
+    },
+    "/rerank": {"model": st.just("reranker"), "query": words, "texts": st.lists(words, max_size=4)},
+    "/similarity": {
+        "model": st.just("embedder"),
+        "inputs": st.fixed_dictionaries({"source_sentence": words, "sentences": st.lists(words, max_size=4)}),
+    },
+    "/tokenize": {"model": st.sampled_from(MODELS), "inputs": words | st.lists(words, max_size=4)},
+    "/decode": {"model": st.sampled_from(MODELS), "ids": ids | st.lists(ids, max_size=3)},
+    "/v1/embeddings": {"model": st.just("embedder"), "input": words | ids | st.lists(words, max_size=4)},
+    "/v1/rerank": {
+        "model": st.just("reranker"),
+        "query": words,
+        "documents": st.lists(words | st.dictionaries(st.just("text"), words, min_size=1), min_size=1, max_size=4),
+    },
+    "/v2/rerank": {"model": st.just("reranker"), "query": words, "documents": st.lists(words, max_size=4)},
+}
+RIGHT |= {"/": RIGHT["/embed"], "/embeddings": RIGHT["/v1/embeddings"]}
+OPTIONAL: dict[str, st.SearchStrategy[Any]] = {
+    "dimensions": st.integers(1, 32) | numbers | st.none(),
+    "top_n": st.integers(1, 4) | numbers | st.none(),
+    "max_tokens_per_doc": st.integers(1, 4) | numbers,
+    "truncate": st.booleans() | values,
+    "truncation_direction": st.sampled_from(["Left", "Right", "left", "up"]),
+    "encoding_format": st.sampled_from(["float", "base64", "int"]),
+    "raw_scores": st.booleans(),
+    "return_text": st.booleans(),
+    "add_special_tokens": st.booleans(),
+    "prompt_name": st.none() | texts,
+    "rank_fields": st.just(["text"]) | st.lists(texts, max_size=2),
+    "parameters": st.fixed_dictionaries({}, optional={"top_k": numbers, "function_to_apply": texts}) | st.none(),
+}
+
+
+@st.composite
+def nearly_right(draw: st.DrawFn) -> tuple[str, bytes]:
+    """A route and a body for it in which at most two things are out of the ordinary."""
+    path = draw(st.sampled_from(POST))
+    body = {name: draw(strategy) for name, strategy in RIGHT[path].items()}
+    for name in draw(st.lists(st.sampled_from(sorted(OPTIONAL)), max_size=2)):
+        body[name] = draw(OPTIONAL[name])
+    if draw(st.integers(0, 3)) == 0:
+        body[draw(st.sampled_from(sorted(body)))] = draw(values)
+    return path, json.dumps(body).encode()
+
+
+jsons = values.map(lambda value: json.dumps(value).encode())
+bodies = (
+    jsons | st.binary(max_size=60) | jsons.flatmap(lambda body: st.integers(0, len(body)).map(lambda end: body[:end]))
+)
+# A header with control characters is no HTTP; the parser refuses it before there is a request.
+headers = st.just("application/json") | st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40)
+
+
+@pytest.fixture(scope="module")
+def live(tiny_embedder: Path, tiny_classifier: Path, tiny_multilabel: Path, tiny_reranker: Path) -> Iterator[Live]:
+    paths = (tiny_embedder, tiny_classifier, tiny_multilabel, tiny_reranker)
+    encoders = load(*zip(MODELS, paths, strict=True))
+    with listening(lambda: encoders) as live:
+        yield live
+
+
+def check_answered(live: Live, method: str, path: str, body: bytes, content_type: str = "application/json") -> None:
+    response = live.http.request(method, path, content=body, headers={"content-type": content_type}, timeout=20)
+    event(str(response.status_code))
+    assert response.status_code < 500, response.text
+    if response.status_code >= 400 and method != "HEAD":
+        assert set(response.json()) & {"error", "message"}, response.text
+    follow_up = live.http.post("/embed", json={"inputs": "next", "model": "embedder"}, timeout=20)
+    assert follow_up.status_code == 200
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(request=nearly_right())
+def test_bodies_that_are_nearly_right(live: Live, request: tuple[str, bytes]) -> None:
+    check_answered(live, "POST", *request)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(path=st.sampled_from(POST), body=bodies)
+def test_any_body_on_any_route(live: Live, path: str, body: bytes) -> None:
+    check_answered(live, "POST", path, body)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(method=st.sampled_from(METHODS), path=st.sampled_from(POST + GET), body=st.just(b"") | bodies, media=headers)
+def test_any_method_on_any_route(live: Live, method: str, path: str, body: bytes, media: str) -> None:
+    check_answered(live, method, path, body, media)
+
+
+@settings(max_examples=100, deadline=None)
+@given(path=st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="#?"), max_size=30))
+def test_any_path(live: Live, path: str) -> None:
+    check_answered(live, "POST", "/" + path.lstrip("/"), b"{}")
+
+
+@settings(max_examples=50, deadline=None)
+@given(query=st.dictionaries(st.sampled_from(["model", "x"]), st.text(), max_size=2))
+def test_any_query_of_info(live: Live, query: dict[str, Any]) -> None:
+    assert live.http.get("/info", params=query).status_code in (200, 404)
