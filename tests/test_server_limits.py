@@ -27,8 +27,8 @@ SERVE = """
 import sys
 from onepass.server.serve import serve
 from onepass.settings import ModelSettings, ServerSettings
-settings = ServerSettings(port=0, drain_seconds=float(sys.argv[3]))
-serve({"tiny": sys.argv[1]}, ModelSettings(engine=sys.argv[2]), settings)
+settings = ServerSettings(port=0, drain_seconds=float(sys.argv[2]))
+serve({"tiny": sys.argv[1]}, ModelSettings(), settings)
 """
 
 
@@ -212,7 +212,7 @@ def test_an_address_that_is_no_address() -> None:
 @contextlib.contextmanager
 def serving_process(model: Path, drain_seconds: float) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """`serve` in a process of its own, ready, and its port."""
-    command = [sys.executable, "-c", SERVE, str(model), "reference", str(drain_seconds)]
+    command = [sys.executable, "-c", SERVE, str(model), str(drain_seconds)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None

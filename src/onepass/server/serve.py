@@ -14,7 +14,8 @@ from types import FrameType
 
 import uvicorn
 
-from onepass.encoder import Encoder, shared_device
+from onepass.encoder import Encoder
+from onepass.engines.native import compute_threads
 from onepass.errors import BadSetting, EngineFailure, OnepassError
 from onepass.observe import set_up_logging
 from onepass.schedule.device import Device
@@ -45,7 +46,7 @@ def load(
     models: Mapping[str, str | Path], model_settings: ModelSettings, settings: ServerSettings
 ) -> dict[str, Encoder]:
     """The encoders by name, all on one device."""
-    device = Device(model_settings.cores or shared_device().cores, settings.queue_tokens)
+    device = Device(model_settings.cores or compute_threads(), settings.queue_tokens)
     encoders = {}
     for name, model in models.items():
         encoders[name] = Encoder(
