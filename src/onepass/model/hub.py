@@ -8,14 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from onepass.errors import BadCheckpoint, UnsafeFormat
+from onepass.errors import BadCheckpoint, BadSetting, UnsafeFormat
 
 HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 CONFIGS = [
     *("config.json", "modules.json", "config_sentence_transformers.json", "sentence_*_config.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt"),
-    "[0-9]*_*/*.json",  # the modules of sentence-transformers: 1_Pooling, 2_Dense
+    *("[0-9]*_*/*.json", "[0-9]*_*/*.txt"),  # the modules of sentence-transformers: 1_Pooling, 2_Dense
 ]
 SAFE = ["model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "[0-9]*_*/model.safetensors"]
 PICKLED = [
@@ -27,31 +27,38 @@ PICKLED = [
 
 
 def locate(model: str, revision: str | None = None) -> tuple[Path, str | None]:
-    """(folder, commit); the commit is None for a folder that the user named. Raises BadCheckpoint and UnsafeFormat.
+    """(folder, commit); the commit is None for a folder that the user named.
+
+    Raises BadCheckpoint, UnsafeFormat, and BadSetting for a revision of a folder.
 
     Downloads only files that are read. HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE and proxies count as they do for
     huggingface_hub; progress is shown on a terminal.
     """
     path = Path(model).expanduser()
     if path.is_dir():
+        if revision is not None:
+            raise BadSetting(f"revision is {revision!r}, but {model} is a folder; only hub models have revisions")
         return path, None
     if path.exists():
         raise BadCheckpoint(f"{model} is a file, but a model is a folder with config.json and weights, or a hub id")
     if not HUB_ID.fullmatch(model):
         raise BadCheckpoint(f"there is no folder {model}, and that is no hub id of the form owner/name")
     folder = _download(model, revision, CONFIGS + SAFE)
-    if not _has_weights(folder, "model"):
+    if _lacks_weights(folder):
         if importlib.util.find_spec("torch") is None:
             raise UnsafeFormat(
-                f"{model} has no model.safetensors; weights in pickles could run code and are read only where torch is "
-                "installed"
+                f"{model} has weights outside model.safetensors; pickles could run code and are read only where torch "
+                "is installed"
             )
         folder = _download(model, revision, CONFIGS + PICKLED)
     return folder, folder.name
 
 
-def _has_weights(folder: Path, stem: str) -> bool:
-    return any(folder.glob(f"{stem}*.safetensors")) or any(folder.glob(f"*/{stem}.safetensors"))
+def _lacks_weights(folder: Path) -> bool:
+    """Whether the model, or a module that has weights, came without safetensors."""
+    homes = [folder] if (folder / "config.json").is_file() else []
+    homes += [sub for kind in ("Transformer", "Dense", "LayerNorm") for sub in folder.glob(f"[0-9]*_{kind}")]
+    return any(not any(home.glob("model*.safetensors")) for home in homes)
 
 
 def _download(model: str, revision: str | None, patterns: list[str]) -> Path:
@@ -72,7 +79,7 @@ def _download(model: str, revision: str | None, patterns: list[str]) -> Path:
 
 def _explained(model: str, revision: str | None, download: Callable[[], Path]) -> Path:
     """Raises one sentence for each way a download can fail."""
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     at = "" if revision is None else f" at revision {revision!r}"
     try:
@@ -83,10 +90,10 @@ def _explained(model: str, revision: str | None, download: Callable[[], Path]) -
         reason = "is neither a folder here nor a model on the hub; check the name, and set HF_TOKEN if it is private"
     except errors.RevisionNotFoundError:
         reason = "exists, but not that branch, tag or commit"
-    except errors.OfflineModeIsEnabled:
-        reason = "is not downloaded yet, and HF_HUB_OFFLINE forbids to fetch it; unset that or give a folder"
-    except errors.LocalEntryNotFoundError:
+    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError):
         reason = "is not downloaded yet, and the hub cannot be reached; check the network, or give a folder"
+        if constants.HF_HUB_OFFLINE:
+            reason = "is not downloaded yet, and HF_HUB_OFFLINE forbids to fetch it; unset that, or give a folder"
     except errors.HFValidationError:
         reason = "is no folder here and no valid hub id"
     except errors.HfHubHTTPError as error:

@@ -73,13 +73,16 @@ def _description(folder: Path, settings: Config) -> dict[str, Any]:
 def _wordpiece(path: Path, settings: Config) -> dict[str, Any]:
     tokens = _lines(path)
     vocabulary = {token: index for index, token in enumerate(tokens)}
-    cls, sep = _special(settings, "cls_token", "[CLS]"), _special(settings, "sep_token", "[SEP]")
+    special = _special(settings, cls="[CLS]", sep="[SEP]", unk="[UNK]", pad="[PAD]", mask="[MASK]")
+    cls, sep = special["cls"], special["sep"]
     first = {"SpecialToken": {"id": cls, "type_id": 0}}
     single = [first, {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": sep, "type_id": 0}}]
     second = [{"Sequence": {"id": "B", "type_id": 1}}, {"SpecialToken": {"id": sep, "type_id": 1}}]
     return {
         "version": "1.0",
-        "added_tokens": [],
+        "added_tokens": [
+            _added(vocabulary[token], token, special=True) for token in {*special.values()} & {*vocabulary}
+        ],
         "normalizer": {
             "type": "BertNormalizer",
             "clean_text": True,
@@ -100,7 +103,7 @@ def _wordpiece(path: Path, settings: Config) -> dict[str, Any]:
         "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
         "model": {
             "type": "WordPiece",
-            "unk_token": _special(settings, "unk_token", "[UNK]"),
+            "unk_token": special["unk"],
             "continuing_subword_prefix": "##",
             "max_input_chars_per_word": 100,
             "vocab": vocabulary,
@@ -111,12 +114,15 @@ def _wordpiece(path: Path, settings: Config) -> dict[str, Any]:
 def _byte_pairs(folder: Path, settings: Config) -> dict[str, Any]:
     vocabulary = Config.read(folder / "vocab.json", "vocab.json").values
     merges = [line for line in _lines(folder / "merges.txt") if line and not line.startswith("#version")]
-    cls, sep = _special(settings, "cls_token", "<s>"), _special(settings, "sep_token", "</s>")
+    special = _special(settings, cls="<s>", sep="</s>", unk="<unk>", pad="<pad>", mask="<mask>")
+    cls, sep = special["cls"], special["sep"]
     space = settings.flag("add_prefix_space", False)
     spaces = {"add_prefix_space": space, "trim_offsets": True}
     return {
         "version": "1.0",
-        "added_tokens": [],
+        "added_tokens": [
+            _added(vocabulary[token], token, special=True) for token in {*special.values()} & {*vocabulary}
+        ],
         "normalizer": None,
         "pre_tokenizer": {"type": "ByteLevel", "use_regex": True, **spaces},
         "post_processor": {
@@ -148,10 +154,14 @@ def _lines(path: Path) -> list[str]:
         raise BadCheckpoint(f"{path.name} cannot be read as lines of UTF-8 ({error})") from error
 
 
-def _special(settings: Config, key: str, default: str) -> str:
-    value = settings.get(key)
-    content = value.get("content") if isinstance(value, dict) else value
-    return content if isinstance(content, str) else default
+def _special(settings: Config, **defaults: str) -> dict[str, str]:
+    """The special tokens by role, as tokenizer_config.json names them or else by default."""
+    named = {}
+    for role, default in defaults.items():
+        value = settings.get(f"{role}_token")
+        content = value.get("content") if isinstance(value, dict) else value
+        named[role] = content if isinstance(content, str) else default
+    return named
 
 
 def _id(vocabulary: Mapping[str, Any], token: str, file: str) -> int:
@@ -194,17 +204,17 @@ def _add_tokens(description: dict[str, Any], folder: Path, settings: Config) -> 
     known = {token["content"] for token in description.get("added_tokens") or [] if isinstance(token, dict)}
     found: dict[str, dict[str, Any]] = {}
     for index, token in (settings.get("added_tokens_decoder") or {}).items():
-        found[token["content"]] = _added(token["content"], int(index), **token)
+        found[token["content"]] = _added(int(index), **token)
     if (folder / "added_tokens.json").is_file():
         for content, index in Config.read(folder / "added_tokens.json", "added_tokens.json").values.items():
-            found.setdefault(content, _added(content, int(index)))
+            found.setdefault(content, _added(int(index), content))
     vocabulary = _vocabulary(description)
     special_map = Config.read_if_there(folder / "special_tokens_map.json", "special_tokens_map.json")
     for content, options in _special_tokens(settings, special_map).items():
         if content in found:
             found[content]["special"] = True
         elif content in vocabulary:
-            found[content] = _added(content, vocabulary[content], special=True, **options)
+            found[content] = _added(vocabulary[content], content, special=True, **options)
     new = [token for content, token in found.items() if content not in known]
     tokens = [*(description.get("added_tokens") or []), *new]
     description["added_tokens"] = sorted(tokens, key=lambda token: int(token["id"]))
@@ -221,7 +231,7 @@ def _special_tokens(*files: Config) -> dict[str, dict[str, Any]]:
     tokens: dict[str, dict[str, Any]] = {}
     for token in named:
         if isinstance(token, str):
-            tokens.setdefault(token, {"lstrip": token == "<mask>"})
+            tokens.setdefault(token, {})
         elif isinstance(token, dict) and isinstance(token.get("content"), str):
             tokens.setdefault(token["content"], {key: token.get(key, False) for key in FLAGS})
     return tokens
@@ -230,7 +240,7 @@ def _special_tokens(*files: Config) -> dict[str, dict[str, Any]]:
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 
 
-def _added(content: str, index: int, special: bool = False, **options: Any) -> dict[str, Any]:
+def _added(index: int, content: str, special: bool = False, **options: Any) -> dict[str, Any]:
     flags = {key: bool(options.get(key, False)) for key in FLAGS}
     return {"id": index, "content": content, **flags, "special": special}
 
