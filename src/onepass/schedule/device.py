@@ -237,6 +237,8 @@ class Device:
             log.warning("a micro-batch of %d rows failed, running its rows one by one: %s", len(rows), error)
             results = [self._compute_alone(row, cores) for row in rows]
         self._deliver(results)
+        if cores == 1 and (cost := self._costs.get(rows[0].model)):  # packing and handing out included
+            cost.observe([len(row) for row in rows], time.monotonic() - started)
 
     def _compute(self, rows: list[Row], cores: int, started: float) -> list[Result]:
         engine = self._engines.get(rows[0].model)
@@ -264,10 +266,7 @@ class Device:
             return Result(row, None, failure, started, time.monotonic())
 
     def _observe(self, rows: list[Row], cores: int, seconds: float) -> None:
-        lengths = [len(row) for row in rows]
-        if cores == 1 and (cost := self._costs.get(rows[0].model)):
-            cost.observe(lengths, seconds)
-        seen = MicroBatch(rows[0].model, len(rows), sum(lengths), cores, seconds)
+        seen = MicroBatch(rows[0].model, len(rows), sum(map(len, rows)), cores, seconds)
         for observer in self.observers:
             observer(seen)
 
