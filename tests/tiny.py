@@ -14,9 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import pytest
 import torch
 import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from onepass.errors import OnepassError
+from onepass.model.checkpoint import load_checkpoint
 
 Head = Literal["embed", "classify", "multilabel", "rerank", "trunk"]
 Family = Literal["bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra"]
@@ -153,6 +157,14 @@ def change_json(path: Path, **changes: Any) -> None:
     """Set keys of a JSON object on disk; a value of None removes the key."""
     value = json.loads(path.read_text()) | changes
     write_json(path, {key: item for key, item in value.items() if item is not None})
+
+
+def refused(folder: Path | str, kind: type[OnepassError], **options: Any) -> str:
+    """The sentence with which load_checkpoint refuses `folder`, by exactly this kind of error."""
+    with pytest.raises(kind) as caught:
+        load_checkpoint(folder, **options)
+    assert type(caught.value) is kind
+    return str(caught.value)
 
 
 def write_tokenizer(folder: Path, family: Family) -> None:

@@ -170,5 +170,7 @@ def _max_length(folder: Path, spec: EncoderSpec, modules: Modules | None, asked:
 def _default_prompt(saved: Config, prompts: Mapping[str, str]) -> str | None:
     name = saved.text("default_prompt_name", "") or None
     if name is not None and name not in prompts:
-        raise BadCheckpoint(f"{saved.source} names the default prompt {name!r}, but its prompts are {list(prompts)}")
+        raise BadCheckpoint(
+            f"{saved.source} names the default prompt {name!r}, but its prompts are {', '.join(prompts) or 'none'}"
+        )
     return name

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from onepass.errors import BadCheckpoint
+from onepass.errors import BadCheckpoint, UnsupportedOption
 from onepass.model.config import Config
 from onepass.model.heads import Finish
-from onepass.model.sentence_transformers import torch_activation
 
 PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")
-FINISHES: dict[str | None, Finish] = {None: "none", "sigmoid": "sigmoid"}
+FINISHES: dict[str, Finish] = {"Identity": "none", "Sigmoid": "sigmoid", "Softmax": "softmax"}
 
 
 def labels_of(config: Config) -> tuple[str, ...]:
@@ -46,16 +45,15 @@ def finish_of(config: Config, saved: Config, labels: int, notes: list[str]) -> F
     if not name.startswith("torch."):
         notes.append(f"{source} names the activation {name!r}, which is not torch's; {implied} is used instead.")
         return implied
-    if name.rpartition(".")[2] == "Softmax":
-        return "softmax"
-    kind = torch_activation(name, source, key)
-    if kind is None and labels > 1 and implied != "none":
+    finish = FINISHES.get(name.rpartition(".")[2])
+    if finish is None:
+        known = "Identity, Sigmoid and Softmax of torch.nn"
+        raise UnsupportedOption(f"{source} sets {key} to {name!r}, which is not implemented; known are {known}")
+    if finish == "none" and labels > 1 and implied != "none":
         # sentence-transformers writes Identity for every model with several labels: it says nothing about this one
         notes.append(f"{source} sets {key} to Identity over {labels} labels; scores are finished by {implied}.")
         return implied
-    if kind not in FINISHES:
-        config.only(key, "torch.nn.modules.linear.Identity", "torch.nn.modules.activation.Sigmoid")
-    return FINISHES[kind]
+    return finish
 
 
 def _activation(config: Config, saved: Config) -> tuple[str, str, str] | None:

@@ -54,12 +54,12 @@ class Config:
     def get(self, key: str) -> Any:
         return self.values.get(key)
 
-    def integer(self, key: str, default: int, *, least: int = 0) -> int:
+    def integer(self, key: str, default: int, *, least: int = 0, most: int | None = None) -> int:
         value = self._value(key, default)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise self.wrong(key, f"a whole number of at least {least}")
+        if not isinstance(value, int) or isinstance(value, bool) or value < least or (most and value > most):
+            raise self.wrong(key, f"a whole number {f'from {least} to {most}' if most else f'of at least {least}'}")
         return value
 
     def number(self, key: str, default: float) -> float:

@@ -182,14 +182,10 @@ def _dense_activation(config: Config, notes: list[str]) -> ActivationKind | None
     if not name.startswith("torch."):
         notes.append(f"{config.source} names the activation {name!r}, which is not torch's; Tanh is used instead.")
         return "tanh"
-    return torch_activation(name, config.source, "activation_function")
-
-
-def torch_activation(name: str, source: str, key: str) -> ActivationKind | None:
-    """The activation of a dotted torch class, None for Identity. Raises UnsupportedOption."""
     kind = name.rpartition(".")[2]
     if kind not in TORCH:
         raise UnsupportedOption(
-            f"{source} sets {key} to {name!r}, which is not implemented; known are {', '.join(TORCH)} of torch.nn"
+            f"{config.source} sets activation_function to {name!r}, which is not implemented; known are "
+            f"{', '.join(TORCH)} of torch.nn"
         )
     return TORCH[kind]

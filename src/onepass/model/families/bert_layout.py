@@ -20,6 +20,8 @@ from onepass.model.spec import (
     PositionSpec,
 )
 
+MOST_LAYERS = 1000  # a spec is built before the file is read, and must not be built without end
+
 EMBEDDINGS: Mapping[str, str] = {
     "embed.word": "embeddings.word_embeddings.weight",
     "embed.position": "embeddings.position_embeddings.weight",
@@ -65,7 +67,7 @@ def read_spec(
         norm=norm,
         positions=PositionSpec(rule, start, rows),
         heads=config.integer("num_attention_heads", heads, least=1),
-        layers=config.integer("num_hidden_layers", 12, least=1),
+        layers=config.integer("num_hidden_layers", 12, least=1, most=MOST_LAYERS),
         inner=config.integer("intermediate_size", inner, least=1),
         activation=config.activation("hidden_act", "gelu"),
         vocab=config.integer("vocab_size", vocab, least=1),

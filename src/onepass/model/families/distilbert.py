@@ -20,7 +20,7 @@ def _spec(config: Config) -> EncoderSpec:
         # sinusoidal_pos_embds changes nothing here: that table is stored like a learned one
         positions=PositionSpec("arange", 0, config.integer("max_position_embeddings", 512, least=1)),
         heads=config.integer("n_heads", 12, least=1),
-        layers=config.integer("n_layers", 6, least=1),
+        layers=config.integer("n_layers", 6, least=1, most=bert_layout.MOST_LAYERS),
         inner=config.integer("hidden_dim", 3072, least=1),
         activation=config.activation("activation", "gelu"),
         vocab=config.integer("vocab_size", 30522, least=1),
