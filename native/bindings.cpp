@@ -165,7 +165,7 @@ void bind_steps(nb::module_& module) {
 
 void bind_parts(nb::module_& module) {
     nb::class_<Linear>(module, "Linear")
-        .def(nb::new_(&make_linear), "kernels"_a, "format"_a, "parts"_a);
+        .def(nb::new_(&make_linear), "kernels"_a, "dtype"_a, "parts"_a);
     nb::class_<Norm>(module, "Norm").def(nb::new_(&make_norm), "weight"_a, "bias"_a.none(), "eps"_a);
     nb::class_<Positions>(module, "Positions")
         .def(nb::new_([](Positions::Rule rule, int start, const Floats2& rows) {

@@ -7,65 +7,43 @@ from onepass.engines.batch import Floats, Ints
 
 class Format(enum.Enum):
     float32 = 0
-
     bfloat16 = 1
 
 class Activation(enum.Enum):
     identity = 0
-
     gelu = 1
-
     gelu_tanh = 2
-
     quick_gelu = 3
-
     gelu_clipped = 4
-
     silu = 5
-
     relu = 6
-
     relu2 = 7
-
     tanh = 8
-
     sigmoid = 9
-
     relu_log1p = 10
 
 class PositionRule(enum.Enum):
     arange = 0
-
     after_pad = 1
 
 class Pooling(enum.Enum):
     first = 0
-
     last = 1
-
     last_not_pad = 2
-
     mean = 3
-
     max = 4
-
     mean_sqrt = 5
-
     weighted_mean = 6
-
     tokens = 7
 
 class Finish(enum.Enum):
     none = 0
-
     l2 = 1
-
     softmax = 2
-
     sigmoid = 3
 
 class Linear:
-    def __init__(self, kernels: str, format: Format, parts: Sequence[tuple[Floats, Floats | None]]) -> None: ...
+    def __init__(self, kernels: str, dtype: Format, parts: Sequence[tuple[Floats, Floats | None]]) -> None: ...
 
 class Norm:
     def __init__(self, weight: Floats, bias: Floats | None, eps: float) -> None: ...
