@@ -24,7 +24,7 @@ from onepass.encoder import Encoder
 from onepass.errors import OnepassError, Overloaded, Unavailable
 from onepass.server import cohere_jina, openai, tei
 from onepass.server.answer import Answer, dumps, stages, timings
-from onepass.server.body import decode, read_body
+from onepass.server.body import parse, read_body
 from onepass.server.openapi import document, page
 from onepass.server.operation import Dialect, Operation
 from onepass.server.probes import health, info, live, metrics, ready
@@ -129,7 +129,8 @@ class Endpoint:
             self.service.check_ready()
             body = await read_body(headers, receive, self.service.settings.max_body)
             watch = asyncio.create_task(stop_when_left(receive, call))
-            answer = await self.operation.handle(call, decode(self.decoder, body))
+            request = await parse(self.operation.request, self.decoder, body)
+            answer = await self.operation.handle(call, request)
             answer.headers |= timings(call, time.perf_counter() - call.started)
             await respond(call, answer, send)
         except ClientDisconnect:

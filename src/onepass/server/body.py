@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TypeVar
 
@@ -11,9 +12,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from onepass.errors import InvalidInput
+from onepass.server.large import decode_in_pieces
 from onepass.server.refusals import BadJson, BodyTooLarge, UnsupportedMedia
 
 T = TypeVar("T")
+
+LARGE = 262_144
 
 # A high half that no low half follows, or a low half that follows no high one, as JSON escapes spell them.
 LONE_SURROGATE = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]..")
@@ -56,12 +60,20 @@ def check_media(headers: Headers) -> None:
         raise UnsupportedMedia(f"the content encoding is {encoding[:100]!r}; send the body uncompressed")
 
 
-def decode_as(form: type[T], body: bytes | msgspec.Raw) -> T:
-    return decode(msgspec.json.Decoder(form), bytes(body))
+async def parse(form: type[T], decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """The body as a value of that form. Raises BadJson for what is no JSON, InvalidInput for JSON of another shape."""
+    if len(body) > LARGE and isinstance(form, type) and issubclass(form, msgspec.Struct):
+        value = await asyncio.to_thread(decode_in_pieces, form, body)
+        if value is not None:
+            return value
+    return decode(decoder, body)
+
+
+async def parse_as(form: type[T], body: bytes | msgspec.Raw) -> T:
+    return await parse(form, msgspec.json.Decoder(form), bytes(body))
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    """Raises BadJson for what is no JSON, InvalidInput for JSON of another shape."""
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:

@@ -11,7 +11,7 @@ import msgspec
 from onepass.errors import EmptyInput, InputTooLong, InvalidInput, OnepassError, TooLarge
 from onepass.schedule.tokenizer import Text
 from onepass.server.answer import Answer, dumps, listing, unit_scores
-from onepass.server.body import decode_as
+from onepass.server.body import parse_as
 from onepass.server.inputs import TextsOrIds, texts_or_ids, texts_or_pairs
 from onepass.server.operation import Dialect, Operation
 from onepass.server.service import Call
@@ -287,15 +287,15 @@ async def threaded_list(items: Sequence[str], piece: Any) -> AsyncIterator[bytes
 
 async def answer_root(call: Call, body: msgspec.Raw) -> Answer:
     """TEI's alias: what the model is for decides, and `inputs` that are an object ask for similarity."""
-    request = decode_as(RootRequest, body)
+    request = await parse_as(RootRequest, body)
     if request.query:
-        return await answer_rerank(call, decode_as(RerankRequest, body))
+        return await answer_rerank(call, await parse_as(RerankRequest, body))
     if bytes(request.inputs)[:1] == b"{":
-        return await answer_similarity(call, decode_as(SimilarityRequest, body))
+        return await answer_similarity(call, await parse_as(SimilarityRequest, body))
     if "embed" in call.choose(request.model).checkpoint.heads:
-        return await answer_embed(call, decode_as(EmbedRequest, body))
+        return await answer_embed(call, await parse_as(EmbedRequest, body))
     call.kind = "predict"
-    return await answer_predict(call, decode_as(PredictRequest, body))
+    return await answer_predict(call, await parse_as(PredictRequest, body))
 
 
 def refuse_empty(inputs: Sequence[Text]) -> None:
