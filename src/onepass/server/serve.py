@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import socket
@@ -139,8 +138,6 @@ class Server(uvicorn.Server):
 
     def opened(self, encoders: Mapping[str, Encoder]) -> None:
         self.service.open(encoders)
-        # What loading made stays as long as the process; the collector need not walk over it while requests wait.
-        gc.freeze()
         log.info("ready: %s", ", ".join(encoders))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
