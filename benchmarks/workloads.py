@@ -1,0 +1,63 @@
+"""What is run: sequences of given lengths, as token ids and as the texts that tokenise to exactly those ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from onepass.model.spec import EncoderSpec
+
+SIGMA = 0.7
+SHORTEST, LONGEST = 4, 512
+SPECIAL = 2  # [CLS] and [SEP]
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """ids: of each sequence, special tokens included.  texts: the same sequences as text."""
+
+    name: str
+    texts: list[str]
+    ids: list[list[int]]
+
+    @property
+    def tokens(self) -> int:
+        return sum(map(len, self.ids))
+
+    def operations(self, spec: EncoderSpec) -> float:
+        """Floating-point operations of linear layers and attention, 2 per multiply-add, on real tokens only."""
+        width = spec.width
+        total = 0.0
+        for layer in spec.layers:
+            linear = 4 * width * width + 2 * width * layer.feed_forward.width
+            total += sum(2 * len(row) * linear + 4 * len(row) ** 2 * width for row in self.ids)
+        return total
+
+
+def workloads(folder: Path) -> dict[str, Workload]:
+    """single: one sequence of 12 tokens.  rerank200: 200, median 90 tokens.  stream512: 512, median 60.
+
+    Lengths are log-normal, clipped to 4..512 tokens. folder: of a checkpoint with a WordPiece tokenizer.json.
+    """
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    words = sorted(word for word in tokenizer.get_vocab() if word.isascii() and word.isalpha() and word.islower())
+    lengths = {"single": [12], "rerank200": drawn(200, median=90), "stream512": drawn(512, median=60)}
+    return {name: workload(name, sizes, words, tokenizer) for name, sizes in lengths.items()}
+
+
+def drawn(count: int, *, median: int) -> list[int]:
+    lengths = np.random.default_rng(0).lognormal(np.log(median), SIGMA, count)
+    return [int(length) for length in np.clip(lengths.round(), SHORTEST, LONGEST)]
+
+
+def workload(name: str, sizes: list[int], words: list[str], tokenizer: Tokenizer) -> Workload:
+    random = np.random.default_rng(0)
+    texts = [" ".join(random.choice(words, size - SPECIAL)) for size in sizes]
+    ids = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+    assert [len(row) for row in ids] == sizes, "a word of the vocabulary is one token"
+    return Workload(name, texts, ids)
