@@ -2,9 +2,10 @@
 
 Single texts are sent one after another, first to an idle server, then while the large request is being computed. Their
 waits are what the server's own Server-Timing header says: `queue`, from the row being queued to its micro-batch, and
-`wait`, everything but inference (reading, tokenising, queueing, writing). In micro-batches, that is divided by the mean time of a micro-batch meanwhile: lanes times elapsed time, over the number of micro-batches that the server's
-metrics count. Singles that come before the first row of the large request is queued find an idle engine and are left
-out. The last line is JSON.
+`wait`, everything but inference (reading, tokenising, queueing, writing). In micro-batches, that is divided by the mean
+time of a micro-batch meanwhile: lanes times elapsed time, over the number of micro-batches that the server's metrics
+count. Singles that come before the first row of the large request is queued find an idle engine and are left out. The
+last line is JSON.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ async def measured(live: Live, texts: list[str], pause: float) -> dict[str, Any]
         before = counted(live)
         started = time.perf_counter()
         bulk = asyncio.create_task(client.post("/embed", json={"inputs": texts}))
-        while counted(live)[0] == before[0]:
+        while counted(live)[0] == before[0]:  # noqa: ASYNC110 - another process sets no event
             await asyncio.sleep(pause)
         busy = []
         while not bulk.done():
