@@ -307,7 +307,7 @@ def test_nul_bytes_and_a_word_of_a_megabyte_are_text(embedder: Encoder, minilm: 
 
 
 def test_a_task_the_model_cannot_do(tiny: Encoder, tiny_classifier: Path) -> None:
-    with pytest.raises(WrongTask, match=r"^model '.*tiny-embedder' cannot rerank; it can embed, similarity$"):
+    with pytest.raises(WrongTask, match=r"^this model cannot rerank; it can embed, similarity$"):
         tiny.rerank("fox", ["dog"])
     with Encoder(tiny_classifier) as encoder:
         with pytest.raises(WrongTask, match=r"cannot embed; it can classify$"):

@@ -12,7 +12,7 @@ def head_of(job: Job, head: str, task: str) -> HeadSpec:
     """The head that answers a task. Raises WrongTask for a model without it."""
     checkpoint = job.served.checkpoint
     if head not in checkpoint.heads:
-        raise WrongTask(f"model {checkpoint.name!r} cannot {task}; it can {', '.join(tasks_of(checkpoint))}")
+        raise WrongTask(f"this model cannot {task}; it can {', '.join(tasks_of(checkpoint))}")
     return checkpoint.heads[head]
 
 

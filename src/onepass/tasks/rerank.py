@@ -34,7 +34,7 @@ async def rerank(
     if len(head.labels) != 1:
         checkpoint = job.served.checkpoint
         raise WrongTask(
-            f"model {checkpoint.name!r} cannot rerank: it has {len(head.labels)} labels, a reranker has one; "
+            f"this model cannot rerank: it has {len(head.labels)} labels, a reranker has one; "
             f"it can {', '.join(tasks_of(checkpoint))}"
         )
     for name, value in (("top_n", top_n), ("document_tokens", document_tokens)):
