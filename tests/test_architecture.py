@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import onepass
 
@@ -109,6 +112,24 @@ def test_importing_onepass_starts_nothing_and_brings_no_torch() -> None:
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_installing_onepass_brings_no_torch() -> None:
+    """No dependency, and no dependency's dependency, is one of the large frameworks."""
+    found: set[str] = set()
+    waiting = ["onepass"]
+    while waiting:
+        name = canonicalize_name(waiting.pop())
+        if name in found:
+            continue
+        found.add(name)
+        try:
+            needs = [Requirement(line) for line in importlib.metadata.requires(name) or []]
+        except importlib.metadata.PackageNotFoundError:  # for another platform or Python
+            continue
+        waiting += [need.name for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
+    assert {"numpy", "tokenizers", "huggingface-hub"} <= found
+    assert not found & {"torch", "transformers", "tensorflow", "jax", "onnxruntime", "scipy", "pyarrow"}
 
 
 def test_all_names_what_is_exported() -> None:

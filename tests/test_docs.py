@@ -181,6 +181,14 @@ def test_make_blocks_name_targets(example: Example) -> None:
         subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
 
 
+def test_the_search_example_finds_lines(place: Path) -> None:
+    lines = ["The train leaves at seven.", "The miller turns grain into flour.", "Giraffes sleep little."]
+    (place / "lines.txt").write_text("\n".join(lines), encoding="utf-8")
+    command = [sys.executable, str(ROOT / "examples" / "search.py"), "lines.txt", "Who grinds the corn?"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert sorted(line.split("  ", 1)[1] for line in printed.splitlines()) == sorted(lines)
+
+
 def test_no_block_is_left_out() -> None:
     assert len(SHELL) + len(SERVES) + len(MAKES) + len(PYTHON) == len(EXAMPLES)
     assert all((SHELL, SERVES, MAKES, PYTHON))

@@ -1,0 +1,35 @@
+"""Search the lines of a text file by meaning: vectors find candidates, a cross-encoder puts the best first.
+
+python examples/search.py FILE "a question" [EMBEDDER] [RERANKER]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from onepass import Encoder
+
+CANDIDATES = 20
+SHOWN = 3
+
+
+def main(
+    file: str,
+    question: str,
+    embedder: str = "sentence-transformers/all-MiniLM-L6-v2",
+    reranker: str = "cross-encoder/ms-marco-MiniLM-L6-v2",
+) -> None:
+    lines = [line for line in Path(file).read_text(encoding="utf-8").splitlines() if line]
+    with Encoder(embedder) as encoder:
+        (cosines,) = encoder.similarity(question, lines)
+    candidates = [lines[index] for index in np.argsort(-cosines)[:CANDIDATES]]
+    with Encoder(reranker) as encoder:
+        for index, score in encoder.rerank(question, candidates, top_n=SHOWN):
+            sys.stdout.write(f"{score:.3f}  {candidates[index]}\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
