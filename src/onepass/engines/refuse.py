@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from onepass.errors import UnsupportedOption
-from onepass.model.heads import HeadSpec, Vocabulary
+from onepass.model.heads import HeadSpec, Norm, Vocabulary
 from onepass.model.spec import EncoderSpec, LayerSpec, NormSpec
 
 POOLS = {"first", "last", "last_not_pad", "mean", "max", "mean_sqrt", "weighted_mean", "tokens"}
@@ -73,6 +73,10 @@ def _heads(heads: Iterable[HeadSpec]) -> Iterator[str]:
         for kind in head.pool.kinds:
             if kind not in POOLS:
                 yield f"head pooling {kind}"
+            elif kind == "tokens" and len(head.pool.kinds) > 1:
+                yield "head pooling tokens beside another"
         for step in (*head.per_token, *head.per_row):
             if isinstance(step, Vocabulary):
                 yield "head step Vocabulary"
+            if isinstance(step, Norm):
+                yield from _norm("head step Norm", step.spec)

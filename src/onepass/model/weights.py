@@ -152,6 +152,8 @@ def _step_width(step: Step, width: int, weights: Weights) -> int:
                 _same(step.bias, _tensor(weights, step.bias).shape, (out,))
             if isinstance(step, Linear) and isinstance(step.residual, str):
                 _same(step.residual, _tensor(weights, step.residual).shape, (out, width))
+            elif isinstance(step, Linear) and step.residual and out != width:
+                raise BadCheckpoint(f"the head adds its input of width {width} to the {out} outputs of {step.weight!r}")
             return out
         case Norm():
             for name in (step.weight, step.bias):
