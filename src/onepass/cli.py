@@ -182,7 +182,7 @@ def report(error: BaseException) -> int:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         click.echo(error.format_message(), err=True)
         return 2
-    code, words = 1, str(error)
+    code, words = 1, "; ".join([str(error), *getattr(error, "__notes__", [])])
     if isinstance(error, click.ClickException):
         code, words = error.exit_code, error.format_message().rstrip(".") + hint(error)
     elif isinstance(error, BadSetting):
