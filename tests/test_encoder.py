@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import multiprocessing
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from tiny import Family, tiny_checkpoint, write_json
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from onepass import Encoder
-from onepass.errors import BadSetting, EmptyInput, InputTooLong, InvalidInput, TokenOutOfRange, WrongTask
+from onepass.errors import BadSetting, Cancelled, EmptyInput, InputTooLong, InvalidInput, TokenOutOfRange, WrongTask
 from onepass.schedule.device import Device
 from onepass.schedule.tokenizer import EncodeOptions
 
@@ -242,6 +244,20 @@ def test_many_threads_share_an_encoder(tiny: Encoder) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_closed_encoder_says_so_and_a_forgotten_one_is_freed(tiny_embedder: Path) -> None:
+    device = Device(1)
+    encoder = Encoder(tiny_embedder, device=device)
+    encoder.embed("fox")
+    encoder.close()
+    encoder.close()
+    with pytest.raises(Cancelled, match="^the encoder was closed$"):
+        encoder.embed("fox")
+    engine = weakref.ref(Encoder(tiny_embedder, device=device).engine)
+    gc.collect()
+    assert engine() is None
+    device.close()
 
 
 def _embed_in_child(encoder: Encoder, out: multiprocessing.Queue[np.ndarray]) -> None:

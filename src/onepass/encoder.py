@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Coroutine, Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -71,10 +72,11 @@ class Encoder:
             max_length=self.checkpoint.max_length,
         )
         self.engine, self.choices = build_engine(self.checkpoint, engine, dtype)
-        self.device, self._owns_device = _device(device, cores)
+        self.device, owned = _device(device, cores)
         self._name = f"{self.checkpoint.name}#{next(_numbers)}"
         self.device.register(self._name, self.engine, self.checkpoint.max_length)
         self._served = Served(self._name, self.checkpoint, self.tokenizer, self.device)
+        self._release = weakref.finalize(self, _release, self.device, self._name, owned)
         self.load_seconds = time.monotonic() - started
 
     # Tasks.
@@ -217,10 +219,8 @@ class Encoder:
         }
 
     def close(self) -> None:
-        """Unload the model; what it still has queued is answered with Cancelled."""
-        self.device.unregister(self._name)
-        if self._owns_device:
-            self.device.close()
+        """Unload the model; what it still has queued is answered with Cancelled. Also when nothing refers to it."""
+        self._release()
 
     def __enter__(self) -> Encoder:
         return self
@@ -245,6 +245,12 @@ class Encoder:
         except BaseException:
             future.cancel()
             raise
+
+
+def _release(device: Device, name: str, owned: bool) -> None:
+    device.unregister(name)
+    if owned:
+        device.close()
 
 
 def _device(device: str | Device, cores: int | None) -> tuple[Device, bool]:

@@ -163,7 +163,7 @@ class Device:
     def submit(self, flow: Flow, rows: Sequence[Row]) -> None:
         """Queue rows of one model and request, which has a sink attached. Raises Cancelled once closed."""
         with self._changed:
-            if self._closed:
+            if self._closed or rows[0].model not in self._costs:
                 raise Cancelled("the encoder was closed")
             if not self._lanes:
                 self._start()
