@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from running import STATES, error, run
+from running import ENGINES, STATES, error, run, start
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules as st
 from tiny import TEXT, USABLE, Family, redraw, tiny_checkpoint
 
-from onepass.engines.reference import Reference
+from onepass.engines.batch import Engine
 from onepass.errors import OnepassError
 from onepass.model.checkpoint import Checkpoint, load_checkpoint
 from onepass.model.heads import Activation, HeadSpec
@@ -39,6 +39,7 @@ from onepass.model.weights import check
 
 LIMIT = 1e-4
 auto: Any = transformers
+engines = pytest.mark.parametrize("engine", ENGINES)
 
 NORM = NormSpec("layer", 1e-5)
 SAMPLES: dict[Any, Any] = {
@@ -114,13 +115,14 @@ class Case:
     """A loaded checkpoint and a verdict over a changed copy of it: whether something is wrong with that."""
 
     checkpoint: Checkpoint
-    wrong: Callable[[Checkpoint], bool]
+    wrong: Callable[[Checkpoint, Engine], bool]
+    engine: str
 
     def noticed(self, **changes: Any) -> bool:
         try:
             changed = replace(self.checkpoint, **changes)
             check(changed.spec, changed.heads, changed.weights)
-            return self.wrong(changed)
+            return self.wrong(changed, start(self.engine, changed))
         except OnepassError:
             return True
 
@@ -129,7 +131,7 @@ class Case:
         return [path for path, changes in found if not self.noticed(**changes)]
 
 
-def trunk_case(folder: Path, family: Family, size: float = 1.0, **config: Any) -> Case:
+def trunk_case(folder: Path, family: Family, engine: str, size: float = 1.0, **config: Any) -> Case:
     tiny_checkpoint(folder, family, "trunk", **config)
     model = auto.AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     redraw(model, 1, size)
@@ -148,14 +150,13 @@ def trunk_case(folder: Path, family: Family, size: float = 1.0, **config: Any) -
     expected = [states(model, row, kind) for row, kind in zip(rows, kinds, strict=True)]
     longest = max(length for length in range(USABLE - 3, USABLE + 4) if runs(model, length))
 
-    def wrong(changed: Checkpoint) -> bool:
-        engine = Reference(changed.spec, {STATES.name: STATES}, changed.weights)
+    def wrong(changed: Checkpoint, engine: Engine) -> bool:
         ours = run(engine, STATES.name, rows, kinds)
         far = any(not error(a, b) < LIMIT for a, b in zip(ours, expected, strict=True))
         return far or changed.spec.max_tokens != longest
 
     checkpoint = load_checkpoint(folder)
-    return Case(replace(checkpoint, heads={}), wrong)
+    return Case(replace(checkpoint, heads={}), wrong, engine)
 
 
 def states(model: Any, row: list[int], kinds: list[int]) -> Any:
@@ -180,10 +181,11 @@ def spec_flips(spec: EncoderSpec) -> Iterator[tuple[str, dict[str, Any]]]:
 TRUNKS: list[tuple[Family, dict[str, Any]]] = [("bert", {}), ("roberta", {}), ("electra", {"embedding_size": 24})]
 
 
+@engines
 @pytest.mark.parametrize(("family", "config"), TRUNKS, ids=[family for family, _ in TRUNKS])
-def test_every_field_of_the_spec_counts(tmp_path: Path, family: Family, config: dict[str, Any]) -> None:
-    case = trunk_case(tmp_path / "usual", family, **config)
-    small = trunk_case(tmp_path / "small", family, size=0.01, layer_norm_eps=1e-5, **config)
+def test_every_field_of_the_spec_counts(tmp_path: Path, family: Family, config: dict[str, Any], engine: str) -> None:
+    case = trunk_case(tmp_path / "usual", family, engine, **config)
+    small = trunk_case(tmp_path / "small", family, engine, size=0.01, layer_norm_eps=1e-5, **config)
     found = list(spec_flips(case.checkpoint.spec))
     assert {path.split(".")[0] for path, _ in found} == {field.name for field in dataclasses.fields(EncoderSpec)}
     assert case.unnoticed(item for item in found if not item[0].endswith(".eps")) == []
@@ -198,26 +200,27 @@ def head_flips(head: HeadSpec) -> Iterator[tuple[str, dict[str, Any]]]:
             yield path, {"heads": {head.name: changed}}
 
 
-def test_every_field_of_a_classifier_counts(tmp_path: Path) -> None:
+@engines
+def test_every_field_of_a_classifier_counts(tmp_path: Path, engine: str) -> None:
     folder = tiny_checkpoint(tmp_path, "bert", "classify")
     model = auto.AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
     rows = [[int(token) for token in np.random.default_rng(0).integers(5, 200, 12)]]
     with torch.inference_mode():
         expected = torch.softmax(model(input_ids=torch.tensor(rows)).logits, -1).numpy()
 
-    def wrong(changed: Checkpoint) -> bool:
+    def wrong(changed: Checkpoint, engine: Engine) -> bool:
         head = changed.heads["classify"]
-        engine = Reference(changed.spec, changed.heads, changed.weights)
         named = head.labels == tuple(model.config.id2label[index] for index in range(3))
         (ours,) = run(engine, "classify", rows, skip=2)
         return not named or ours.shape != expected.shape or not error(ours, expected) < LIMIT
 
     checkpoint = load_checkpoint(folder)
-    case = Case(checkpoint, wrong)
+    case = Case(checkpoint, wrong, engine)
     assert case.unnoticed(head_flips(checkpoint.heads["classify"])) == []
 
 
-def test_every_field_of_an_embedding_head_counts(tmp_path: Path) -> None:
+@engines
+def test_every_field_of_an_embedding_head_counts(tmp_path: Path, engine: str) -> None:
     trunk = tiny_checkpoint(tmp_path / "trunk", "bert", "trunk")
     chain: list[Any] = [
         st.Dense(32, 40, module_input_name="token_embeddings"),
@@ -236,8 +239,7 @@ def test_every_field_of_an_embedding_head_counts(tmp_path: Path) -> None:
     expected = model.encode(TEXT[0][:60])[None]
     ids = [model.tokenizer(TEXT[0][:60])["input_ids"]]
 
-    def wrong(changed: Checkpoint) -> bool:
-        engine = Reference(changed.spec, changed.heads, changed.weights)
+    def wrong(changed: Checkpoint, engine: Engine) -> bool:
         (ours,) = run(engine, "embed", ids, skip=2)
         return ours.shape != expected.shape or not error(ours, expected) < LIMIT
 
@@ -245,4 +247,4 @@ def test_every_field_of_an_embedding_head_counts(tmp_path: Path) -> None:
     head = checkpoint.heads["embed"]
     assert {type(step).__name__ for step in (*head.per_token, *head.per_row)} >= {"Linear", "Norm", "L2", "Truncate"}
     assert any(isinstance(step, Activation) for step in head.per_token)
-    assert Case(checkpoint, wrong).unnoticed(head_flips(head)) == []
+    assert Case(checkpoint, wrong, engine).unnoticed(head_flips(head)) == []
