@@ -137,12 +137,8 @@ def test_activations_are_as_good_as_float32(kind: ActivationKind, isa: str) -> N
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("kind", ACTIVATIONS)
 def test_not_a_number_stays_one(kind: ActivationKind, isa: str) -> None:
-    if kind in ("relu", "relu2", "relu_log1p", "gelu_clipped"):
-        numbers = np.full((1, 20), np.inf, dtype=np.float32)
-        assert np.all(numbers_through((Activation(kind),), numbers, isa) >= 10)
-    else:
-        numbers = np.full((1, 20), np.nan, dtype=np.float32)
-        assert np.all(np.isnan(numbers_through((Activation(kind),), numbers, isa)))
+    numbers = np.full((1, 20), np.nan, dtype=np.float32)
+    assert np.all(np.isnan(numbers_through((Activation(kind),), numbers, isa)))
 
 
 STEPS: dict[str, tuple[Step, ...]] = {

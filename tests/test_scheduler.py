@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from onepass.schedule.cost import Cost
 from onepass.schedule.row import Row
-from onepass.schedule.scheduler import Flow, Scheduler
+from onepass.schedule.scheduler import HEAD_START, SHARE, Flow, Scheduler
 
 LENGTHS = st.integers(1, 512)
 BUDGETS = st.integers(64, 1024)
@@ -43,7 +43,7 @@ def test_every_row_runs_once_in_a_batch_of_its_model_within_the_budget(
     scheduler = Scheduler()
     given_rows = [rows(number, lengths, f"m{number % models}") for number, lengths in enumerate(requests)]
     for number, mine in enumerate(given_rows):
-        scheduler.add(Flow(float(number)), mine, float(number), 1000.0)
+        scheduler.add(Flow(), mine, float(number), 1000.0)
     assert scheduler.rows == sum(map(len, requests))
     assert scheduler.tokens == sum(map(sum, requests))
     batches = drain(scheduler, budget)
@@ -61,16 +61,16 @@ def test_every_row_runs_once_in_a_batch_of_its_model_within_the_budget(
     seed=st.integers(0, 10_000),
     single=LENGTHS,
     lanes=st.integers(1, 4),
-    speed=st.floats(0.5, 2.0),
+    speed=st.floats(0.15, 2.0),
     when=st.floats(0.0, 1.0),
 )
 def test_a_query_waits_at_most_two_micro_batches_behind_a_bulk_request(
     seed: int, single: int, lanes: int, speed: float, when: float
 ) -> None:
-    """Whatever the lanes, whenever it comes, and though the engine is up to twice as fast or slow as was measured."""
+    """Whatever the lanes, whenever it comes, at 0.15 to 2 times the speed that was measured."""
     budget, measured, bulk = 512, 10_000.0, lengths_of(seed, 300)
     scheduler = Scheduler()
-    scheduler.add(Flow(0.0), rows(1, bulk), 0.0, measured * lanes)
+    scheduler.add(Flow(), rows(1, bulk), 0.0, measured * lanes)
     arrives = when * sum(bulk) / (measured * speed * lanes)
     free = [0.0] * lanes  # when each lane is done
     asked = False
@@ -79,7 +79,7 @@ def test_a_query_waits_at_most_two_micro_batches_behind_a_bulk_request(
         lane = min(range(lanes), key=lambda i: free[i])
         now = free[lane]
         if now >= arrives and not asked:
-            scheduler.add(Flow(arrives), rows(2, [single]), arrives, measured * lanes)
+            scheduler.add(Flow(), rows(2, [single]), arrives, measured * lanes)
             asked = True
         batch = scheduler.next(budget, now)
         if not batch:
@@ -98,11 +98,11 @@ def test_a_query_waits_at_most_two_micro_batches_behind_a_bulk_request(
 def test_a_query_waits_at_most_two_micro_batches_behind_several_bulk_requests(seeds: list[int], single: int) -> None:
     scheduler = Scheduler()
     for number, seed in enumerate(seeds):
-        scheduler.add(Flow(0.0), rows(number, lengths_of(seed, 80)), 0.0, 10_000.0)
+        scheduler.add(Flow(), rows(number, lengths_of(seed, 80)), 0.0, 10_000.0)
     now = 0.0
     while now < 0.25 and (batch := scheduler.next(512, now)):
         now += sum(map(len, batch)) / 10_000.0
-    scheduler.add(Flow(now), rows(99, [single]), now, 10_000.0)
+    scheduler.add(Flow(), rows(99, [single]), now, 10_000.0)
     first = scheduler.next(512, now)
     second = scheduler.next(512, now)
     assert 99 in {row.request for row in first + second}
@@ -112,12 +112,12 @@ def test_a_query_waits_at_most_two_micro_batches_behind_several_bulk_requests(se
 def test_bulk_work_is_not_starved_by_a_stream_of_queries(lengths: list[int], queries: int) -> None:
     """Queries that fill every batch push a bulk row back only until its virtual arrival, never for good."""
     scheduler, rate, budget = Scheduler(), 1000.0, 512
-    scheduler.add(Flow(0.0), rows(0, lengths), 0.0, rate)
-    latest = sum(lengths[:-1]) / (0.25 * rate)
+    scheduler.add(Flow(), rows(0, lengths), 0.0, rate)
+    latest = sum(lengths[:-1]) / (SHARE * rate) + HEAD_START
     now = 0.0
     while scheduler.rows:
         for number in range(4):  # more than the engine can do
-            scheduler.add(Flow(now), rows(1000 + number, [512]), now, rate)
+            scheduler.add(Flow(), rows(1000 + number, [512]), now, rate)
         batch = scheduler.next(budget, now)
         if any(row.request == 0 and row.index == len(lengths) - 1 for row in batch):
             assert now <= latest + 4 * (latest + 1)  # older queries first, four of them for each step of time
@@ -129,7 +129,7 @@ def test_bulk_work_is_not_starved_by_a_stream_of_queries(lengths: list[int], que
 @given(requests=st.lists(st.lists(LENGTHS, min_size=1, max_size=20), min_size=2, max_size=6), budget=BUDGETS)
 def test_rows_of_a_client_that_left_do_not_run(requests: list[list[int]], budget: int) -> None:
     scheduler = Scheduler()
-    flows = [Flow(0.0) for _ in requests]
+    flows = [Flow() for _ in requests]
     for number, lengths in enumerate(requests):
         scheduler.add(flows[number], rows(number, lengths), 0.0, 1000.0)
     begun = scheduler.next(budget, 0.0)
@@ -142,7 +142,7 @@ def test_rows_of_a_client_that_left_do_not_run(requests: list[list[int]], budget
 
 def test_rows_of_close_length_run_together() -> None:
     scheduler = Scheduler()
-    scheduler.add(Flow(0.0), rows(0, [10, 300, 11, 290, 12, 310]), 0.0, 1e9)
+    scheduler.add(Flow(), rows(0, [10, 300, 11, 290, 12, 310]), 0.0, 1e9)
     batches = [[len(row) for row in batch] for batch in drain(scheduler, 330, now=1.0)]
     assert batches == [[10, 11, 12, 290], [300], [310]]
 

@@ -70,6 +70,12 @@ def read_answer(client: socket.socket) -> tuple[int, str]:
 # Keys.
 
 
+@pytest.mark.parametrize("keys", ["", ",", " , "])
+def test_a_list_without_a_key_does_not_open_the_server(keys: str) -> None:
+    with pytest.raises(BadSetting, match="^api_key holds no key; give at least one, or leave it out to serve without$"):
+        Service(ServerSettings(api_key=keys))
+
+
 def test_every_key_opens_and_no_other(encoders: dict[str, Encoder]) -> None:
     with listening(lambda: encoders, ServerSettings(api_key="first, second")) as live:
         said = "this server wants a key: send the header Authorization: Bearer <key> with a valid one"

@@ -1,7 +1,7 @@
 """What an encoder is, as data: one block with options, described by frozen dataclasses that every engine can run.
 
 A spec holds no tensors and no arithmetic. A family file (families/*.py) turns a config.json into an `EncoderSpec`; an
-engine runs the options it knows and refuses the others by name. Biases are not options: a bias is there if its tensor is.
+engine runs the options it knows and refuses the others by name. A bias is no option: it is there if its tensor is.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class _Run:
         self.served, self.wait, self.usage = job.served, job.wait, job.usage
         self.asks, self.options = asks, options
         self.request = next(_numbers)
-        self.flow = Flow(time.monotonic())
+        self.flow = Flow()
         self.held = 0  # tokens reserved for inputs that are not tokenised yet
         self.known: dict[str, list[int]] = {}
         self.outputs: dict[int, tuple[Floats, ...]] = {}

@@ -3,18 +3,21 @@
 Rows are ordered by virtual arrival: row k of a request arrives at t + (tokens of its earlier rows) / rate, where t is
 when the request came. A request of ten thousand texts therefore lies spread over the time its work takes, and a single
 query that comes later goes before all of it that has not arrived yet. The rate promised to one request is a share of
-what the engine was measured to do, so a few bulk requests at once, or a rate measured too high, do not hold a query up.
-With nothing else to do, rows run before they "arrive".
+what the engine was measured to do, so a few bulk requests at once do not hold a query up. Where the queue has fallen
+behind all the same, a new request arrives beside the oldest row, up to HEAD_START before its time: nothing waits longer
+for that than HEAD_START. With nothing else to do, rows run before they "arrive".
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from onepass.schedule.row import Row
 
+HEAD_START = 5.0  # seconds
 SHARE = 0.25  # of the measured tokens per second: what one request's virtual arrivals are spread by
 WINDOW = 4  # budgets' worth of the earliest rows among which those of close length are looked for
 
@@ -23,7 +26,7 @@ WINDOW = 4  # budgets' worth of the earliest rows among which those of close len
 class Flow:
     """One request's place in the queue. arrival: of its next row.  left: the client went away."""
 
-    arrival: float
+    arrival: float = -math.inf
     queued: int = 0
     left: bool = False
 
@@ -45,14 +48,20 @@ class Scheduler:
 
     def add(self, flow: Flow, rows: Sequence[Row], now: float, tokens_per_second: float) -> None:
         """Rows of one request, in order; more of the same request may follow."""
+        earliest = self._earliest(now)
         for row in rows:
-            arrival = max(flow.arrival, now)
+            arrival = max(flow.arrival, earliest)
             self._number += 1
             heappush(self._queues.setdefault(row.model, []), _Entry(arrival, self._number, row, flow))
             flow.arrival = arrival + len(row) / (SHARE * tokens_per_second)
             flow.queued += len(row)
             self.tokens += len(row)
             self.rows += 1
+
+    def _earliest(self, now: float) -> float:
+        """When a row that comes now arrives at the earliest: now, or beside the oldest row of a queue that is late."""
+        oldest = min((queue[0].arrival for queue in self._queues.values()), default=now)
+        return min(now, max(oldest, now - HEAD_START))
 
     def leave(self, flow: Flow) -> int:
         """Forget the rows of a flow that are still queued. Returns their tokens."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from onepass.encoder import Encoder
-from onepass.errors import InvalidInput, TooLarge, Unavailable, UnknownModel
+from onepass.errors import BadSetting, InvalidInput, TooLarge, Unavailable, UnknownModel
 from onepass.observe import Metrics
 from onepass.schedule.device import MicroBatch
 from onepass.schedule.job import Job
@@ -30,6 +30,8 @@ class Service:
         self.metrics = Metrics()
         self.calls: set[Call] = set()
         self.keys = [key.strip().encode() for key in (settings.api_key or "").split(",") if key.strip()]
+        if settings.api_key is not None and not self.keys:
+            raise BadSetting("api_key holds no key; give at least one, or leave it out to serve without")
         self.ready_since = 0
         self.last_batch: dict[str, float] = {}
 
