@@ -60,7 +60,8 @@ struct PyRead {
 };
 
 HeadRead arguments(const PyRead& read, const Encoder& encoder) {
-    if (read.head < 0 || read.head >= encoder.heads()) throw std::invalid_argument("a read names a head that is not there");
+    if (read.head < 0 || read.head >= encoder.heads())
+        throw std::invalid_argument("a read names a head that is not there");
     HeadRead result = {};
     result.head = read.head;
     result.rows = read.rows.data(), result.count = size(read.rows);
@@ -164,8 +165,7 @@ void bind_steps(nb::module_& module) {
 }
 
 void bind_parts(nb::module_& module) {
-    nb::class_<Linear>(module, "Linear")
-        .def(nb::new_(&make_linear), "kernels"_a, "dtype"_a, "parts"_a);
+    nb::class_<Linear>(module, "Linear").def(nb::new_(&make_linear), "kernels"_a, "dtype"_a, "parts"_a);
     nb::class_<Norm>(module, "Norm").def(nb::new_(&make_norm), "weight"_a, "bias"_a.none(), "eps"_a);
     nb::class_<Positions>(module, "Positions")
         .def(nb::new_([](Positions::Rule rule, int start, const Floats2& rows) {
@@ -176,8 +176,13 @@ void bind_parts(nb::module_& module) {
         .def(nb::new_([](const Floats2& word, float scale, std::optional<Positions> positions,
                          const std::optional<Floats2>& types, std::optional<Norm> norm,
                          std::shared_ptr<const Linear> project) {
-                 return Embedding{static_cast<int>(word.shape(1)), table(word), scale, std::move(positions),
-                                  types ? table(*types) : Table(), std::move(norm), std::move(project)};
+                 return Embedding{static_cast<int>(word.shape(1)),
+                                  table(word),
+                                  scale,
+                                  std::move(positions),
+                                  types ? table(*types) : Table(),
+                                  std::move(norm),
+                                  std::move(project)};
              }),
              "word"_a, "scale"_a, "positions"_a.none(), "types"_a.none(), "norm"_a.none(), "project"_a.none());
     nb::class_<LayerWeights>(module, "LayerWeights")
@@ -204,15 +209,18 @@ NB_MODULE(_native, module) {
     bind_words(module);
     bind_parts(module);
     nb::class_<PyRead>(module, "Read")
-        .def(nb::init<int, Ints, std::optional<Ints>, std::optional<Ints>, std::optional<Ints>, std::optional<Finish>>(),
-             "head"_a, "rows"_a, "positions"_a.none(), "offsets"_a.none(), "skip"_a.none(), "finish"_a.none());
+        .def(
+            nb::init<int, Ints, std::optional<Ints>, std::optional<Ints>, std::optional<Ints>, std::optional<Finish>>(),
+            "head"_a, "rows"_a, "positions"_a.none(), "offsets"_a.none(), "skip"_a.none(), "finish"_a.none());
     nb::class_<Encoder>(module, "Encoder")
-        .def("__init__",
-             [](Encoder* self, const std::string& kernels, int width, std::shared_ptr<const Embedding> embedding,
-                std::vector<Layer> layers, std::vector<Head> heads) {
-                 new (self) Encoder(kernels_named(kernels), width, std::move(embedding), std::move(layers), std::move(heads));
-             },
-             "kernels"_a, "width"_a, "embedding"_a, "layers"_a, "heads"_a)
+        .def(
+            "__init__",
+            [](Encoder* self, const std::string& kernels, int width, std::shared_ptr<const Embedding> embedding,
+               std::vector<Layer> layers, std::vector<Head> heads) {
+                new (self)
+                    Encoder(kernels_named(kernels), width, std::move(embedding), std::move(layers), std::move(heads));
+            },
+            "kernels"_a, "width"_a, "embedding"_a, "layers"_a, "heads"_a)
         .def("run", &run, "ids"_a, "types"_a, "offsets"_a, "visible"_a, "reads"_a, "cores"_a)
         .def_prop_ro("weight_bytes", &Encoder::weight_bytes);
     module.def("instruction_sets", [] {

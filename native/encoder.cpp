@@ -10,10 +10,9 @@ namespace {
 
 // Rows that go through a feed-forward together: few enough for what lies between its two products to stay in the second
 // cache beside a panel of weights, many enough to read each panel for some tiles.
-constexpr int chunk_floats = 96 * 1024, least_chunk = 28, largest_chunk = 112;
-
 int chunk_rows(int feed_forward_width) {
-    return std::clamp(chunk_floats / feed_forward_width / 14 * 14, least_chunk, largest_chunk);
+    constexpr int cached_floats = 96 * 1024, fewest = 28, most = 112;
+    return std::clamp(cached_floats / feed_forward_width, fewest, most);
 }
 
 [[noreturn]] void refuse(const std::string& sentence) { throw std::invalid_argument(sentence); }
@@ -87,11 +86,7 @@ void Encoder::position_rows(const Batch& batch, std::vector<int>& rows) const {
 
 Matrix Encoder::embed(const Batch& batch, Team& team, Workspace& workspace) const {
     const int width = embedding_->width;
-    const auto rows_of = [&](int columns) {
-        const ptrdiff_t stride = stride_for(columns);
-        return Matrix{workspace.floats(static_cast<size_t>(batch.tokens * stride)), stride};
-    };
-    const Matrix embedded = rows_of(width);
+    const Matrix embedded = workspace.matrix(batch.tokens, width);
     std::vector<int> positions;
     if (embedding_->positions) position_rows(batch, positions);
 
@@ -113,27 +108,60 @@ Matrix Encoder::embed(const Batch& batch, Team& team, Workspace& workspace) cons
     });
     if (!embedding_->project) return embedded;
 
-    const Matrix projected = rows_of(width_);
-    float* rounded = rows_of(width).data;
+    const Matrix projected = workspace.matrix(batch.tokens, width_);
+    float* rounded = workspace.matrix(batch.tokens, width).data;
     embedding_->project->multiply({embedded, projected, batch.tokens, {}, Activation::identity, rounded}, team);
     return projected;
 }
 
-// One run of the layers over one batch, and its buffers.
+// One run of the layers over one batch, with its buffers.
 struct Encoder::Pass {
-    const Kernels& kernels;
-    const std::vector<Layer>& layers;
-    const Batch& batch;
-    int width;
-    Matrix hidden, query_key_value, context;  // one row per token
-
     // What one member of the team, or all of it together, needs for some rows of one layer.
     struct Scratch {
         float *inner, *rounded, *attention;
     };
 
+    Pass(const Encoder& encoder, const Batch& batch, Matrix hidden, Team& team, Workspace& workspace);
+
+    void run() {
+        each_chunk(
+            [&](int first, int rows, const Scratch& scratch, Team& helpers) { ask(0, first, rows, scratch, helpers); });
+        for (size_t layer = 0; layer < layers.size(); ++layer) {
+            attend(layers[layer]);
+            each_chunk([&](int first, int rows, const Scratch& scratch, Team& helpers) {
+                feed(layer, first, rows, scratch, helpers);
+            });
+        }
+    }
+
+    // Enough chunks of rows: each member takes whole chunks through all products. Too few: all divide each product.
+    template <class Step>
+    void each_chunk(const Step& step) {
+        const int chunks = (batch.tokens + chunk - 1) / chunk;
+        const auto take = [&](int index, const Scratch& own, Team& helpers) {
+            const auto edge = [&](int i) {
+                return static_cast<int>(static_cast<long long>(batch.tokens) * i / chunks);
+            };
+            step(edge(index), edge(index + 1) - edge(index), own, helpers);
+        };
+        if (chunks >= 2 * team.size())
+            team.hand_out(chunks, [&](int index, int member) {
+                Team alone;
+                take(index, scratch[static_cast<size_t>(member)], alone);
+            });
+        else
+            for (int index = 0; index < chunks; ++index) take(index, scratch[0], team);
+    }
+
+    // The queries, keys and values of some rows.
+    void ask(size_t layer, int first, int rows, const Scratch& own, Team& helpers) const {
+        const Linear& linear = *layers[layer].weights->query_key_value;
+        const Matrix out = query_key_value.from(first);
+        linear.multiply({hidden.from(first), out, rows, {}, Activation::identity, own.rounded}, helpers);
+    }
+
     // The context of every token, from the queries, keys and values of its sequence.
-    void attend(const Layer& layer, Team& team, const std::vector<Scratch>& scratch) const {
+    void attend(const Layer& layer) {
         const ptrdiff_t size = layer.head_size, all_heads = layer.heads * size;
         team.hand_out(batch.rows * layer.heads, [&](int item, int member) {
             const int row = item / layer.heads, head = item % layer.heads, first = batch.offsets[row];
@@ -142,7 +170,8 @@ struct Encoder::Pass {
             task.key = task.query + all_heads;
             task.value = task.key + all_heads;
             task.stride = query_key_value.stride;
-            task.out = context.row(first) + head * size, task.out_stride = context.stride;
+            task.out = context.row(first) + head * size;
+            task.out_stride = context.stride;
             task.tokens = batch.offsets[row + 1] - first;
             task.visible = batch.visible[row];
             task.head_size = layer.head_size;
@@ -152,93 +181,66 @@ struct Encoder::Pass {
         });
     }
 
-    // All of a layer that looks at one token at a time, from the context on, and the next layer's queries, keys, values.
-    void feed(size_t index, int first, int rows, const Scratch& scratch, Team& team) const {
-        const Layer& layer = layers[index];
-        const LayerWeights& weights = *layer.weights;
-        const Matrix h = hidden.from(first), inner = {scratch.inner, stride_for(weights.up->outputs())};
+    // All of a layer that looks at one token at a time, from the context on; then what the next layer asks.
+    void feed(size_t index, int first, int rows, const Scratch& own, Team& helpers) const {
+        const LayerWeights& weights = *layers[index].weights;
+        const Matrix h = hidden.from(first), inner = {own.inner, stride_for(weights.up->outputs())};
 
-        weights.output->multiply({context.from(first), h, rows, h, Activation::identity, scratch.rounded}, team);
-        normalise(weights.norm1, h, rows, team);
-        weights.up->multiply({h, inner, rows, {}, layer.activation, scratch.rounded}, team);
-        weights.down->multiply({inner, h, rows, h, Activation::identity, scratch.rounded}, team);
-        normalise(weights.norm2, h, rows, team);
-        if (index + 1 < layers.size()) ask(index + 1, first, rows, scratch, team);
+        weights.output->multiply({context.from(first), h, rows, h, Activation::identity, own.rounded}, helpers);
+        normalise(weights.norm1, h, rows, helpers);
+        weights.up->multiply({h, inner, rows, {}, layers[index].activation, own.rounded}, helpers);
+        weights.down->multiply({inner, h, rows, h, Activation::identity, own.rounded}, helpers);
+        normalise(weights.norm2, h, rows, helpers);
+        if (index + 1 < layers.size()) ask(index + 1, first, rows, own, helpers);
     }
 
-    void ask(size_t index, int first, int rows, const Scratch& scratch, Team& team) const {
-        const Linear& linear = *layers[index].weights->query_key_value;
-        linear.multiply(
-            {hidden.from(first), query_key_value.from(first), rows, {}, Activation::identity, scratch.rounded}, team);
-    }
-
-    void normalise(const Norm& norm, Matrix h, int rows, Team& team) const {
-        team.share(rows, row_grain, [&](int begin, int end) {
+    void normalise(const Norm& norm, Matrix h, int rows, Team& helpers) const {
+        helpers.share(rows, row_grain, [&](int begin, int end) {
             for (int r = begin; r < end; ++r) norm.apply(kernels, h.row(r), width);
         });
     }
+
+    const Kernels& kernels;
+    const std::vector<Layer>& layers;
+    const Batch& batch;
+    Team& team;
+    int width, chunk;
+    Matrix hidden, query_key_value, context;  // one row per token
+    std::vector<Scratch> scratch;             // one per member
 };
 
-Matrix Encoder::trunk(const Batch& batch, Team& team, Workspace& workspace) const {
-    const Matrix hidden = embed(batch, team, workspace);
-    if (layers_.empty()) return hidden;
-
-    int heads_width = 0, inner_width = 0, head_size = 0, length = 0;
-    for (const Layer& layer : layers_) {
+Encoder::Pass::Pass(const Encoder& encoder, const Batch& batch, Matrix hidden, Team& team, Workspace& workspace)
+    : kernels(encoder.kernels_),
+      layers(encoder.layers_),
+      batch(batch),
+      team(team),
+      width(encoder.width_),
+      hidden(hidden) {
+    int heads_width = 0, inner_width = 1, head_size = 0, length = 0;
+    for (const Layer& layer : layers) {
         heads_width = std::max(heads_width, layer.heads * layer.head_size);
         head_size = std::max(head_size, layer.head_size);
         inner_width = std::max(inner_width, layer.weights->up->outputs());
     }
     for (int row = 0; row < batch.rows; ++row) length = std::max(length, batch.offsets[row + 1] - batch.offsets[row]);
+    chunk = chunk_rows(inner_width);
 
     // Attention reads whole panels of values: room for one beyond the last head.
-    const ptrdiff_t qkv_stride = stride_for(3 * heads_width + kernels_.panel_columns), context_stride = stride_for(heads_width);
-    const auto tokens = static_cast<size_t>(batch.tokens);
-    const Pass pass = {kernels_, layers_, batch, width_, hidden,
-                       {workspace.floats(tokens * static_cast<size_t>(qkv_stride)), qkv_stride},
-                       {workspace.floats(tokens * static_cast<size_t>(context_stride)), context_stride}};
-
-    // Enough chunks: every member takes whole chunks through all products. Too few: all of them divide each product.
-    const int limit = chunk_rows(inner_width), chunks = (batch.tokens + limit - 1) / limit;
-    const bool together = team.size() > 1 && chunks < 2 * team.size();
-    std::vector<Pass::Scratch> scratch;
-    for (int member = 0; member < team.size(); ++member) {
-        const auto rows = static_cast<size_t>(limit);
-        const auto widest = static_cast<size_t>(stride_for(std::max({width_, heads_width, inner_width})));
-        scratch.push_back({workspace.floats(rows * widest), workspace.floats(rows * widest),
-                           workspace.floats(kernels_.attention_scratch(length, head_size))});
-    }
-    const auto each_chunk = [&](const auto& step) {
-        const auto chunk = [&](int index, const Pass::Scratch& own, Team& helpers) {
-            const int begin = static_cast<int>(static_cast<long long>(batch.tokens) * index / chunks);
-            const int end = static_cast<int>(static_cast<long long>(batch.tokens) * (index + 1) / chunks);
-            step(begin, end - begin, own, helpers);
-        };
-        if (together) {
-            for (int index = 0; index < chunks; ++index) chunk(index, scratch[0], team);
-        } else {
-            team.hand_out(chunks, [&](int index, int member) {
-                Team alone;
-                chunk(index, scratch[static_cast<size_t>(member)], alone);
-            });
-        }
-    };
-
-    each_chunk([&](int first, int rows, const Pass::Scratch& own, Team& helpers) { pass.ask(0, first, rows, own, helpers); });
-    for (size_t index = 0; index < layers_.size(); ++index) {
-        pass.attend(layers_[index], team, scratch);
-        each_chunk([&](int first, int rows, const Pass::Scratch& own, Team& helpers) {
-            pass.feed(index, first, rows, own, helpers);
-        });
-    }
-    return hidden;
+    query_key_value = workspace.matrix(batch.tokens, 3 * heads_width + kernels.panel_columns);
+    context = workspace.matrix(batch.tokens, heads_width);
+    const int widest = std::max({width, heads_width, inner_width});
+    for (int member = 0; member < team.size(); ++member)
+        scratch.push_back({workspace.matrix(chunk, widest).data, workspace.matrix(chunk, widest).data,
+                           workspace.floats(kernels.attention_scratch(length, head_size))});
 }
 
 void Encoder::run(const Batch& batch, const std::vector<HeadRead>& reads, int cores) const {
     std::unique_ptr<Workspace> workspace = workspaces_.take();
     Team team(cores);
-    const Matrix hidden = trunk(batch, team, *workspace);
-    for (const HeadRead& read : reads) heads_[static_cast<size_t>(read.head)].run(read, batch, hidden, team, *workspace);
+    const Matrix hidden = embed(batch, team, *workspace);
+    if (!layers_.empty()) Pass(*this, batch, hidden, team, *workspace).run();
+    for (const HeadRead& read : reads)
+        heads_[static_cast<size_t>(read.head)].run(read, batch, hidden, team, *workspace);
     workspaces_.give_back(std::move(workspace));
 }
 

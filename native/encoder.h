@@ -74,7 +74,6 @@ class Encoder {
     struct Pass;
 
     Matrix embed(const Batch& batch, Team& team, Workspace& workspace) const;
-    Matrix trunk(const Batch& batch, Team& team, Workspace& workspace) const;
     void position_rows(const Batch& batch, std::vector<int>& rows) const;
 
     const Kernels& kernels_;

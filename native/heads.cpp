@@ -215,10 +215,7 @@ std::vector<int32_t> Head::plan(const HeadRead& read, const Batch& batch) const 
 }
 
 void Head::run(const HeadRead& read, const Batch& batch, Matrix hidden, Team& team, Workspace& workspace) const {
-    const ptrdiff_t stride = stride_for(widest_);
-    const auto rows_of = [&](int rows) {
-        return Matrix{workspace.floats(static_cast<size_t>(rows * stride)), stride};
-    };
+    const auto rows_of = [&](int rows) { return workspace.matrix(rows, widest_); };
     const int values = read.value_offsets[read.count];
     if (values == 0) return;
     States pooled = {rows_of(values), rows_of(values), pooled_width_};

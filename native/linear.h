@@ -10,21 +10,6 @@
 
 namespace onepass {
 
-// Rows of floats, `stride` apart.
-struct Matrix {
-    float* data = nullptr;
-    ptrdiff_t stride = 0;
-
-    float* row(ptrdiff_t index) const { return data + index * stride; }
-    Matrix from(ptrdiff_t index) const { return {row(index), stride}; }
-};
-
-// Rows an odd number of cache lines apart do not fall into the same few sets of the first cache.
-inline ptrdiff_t stride_for(int width) {
-    const ptrdiff_t lines = (width + 15) / 16;
-    return 16 * (lines % 2 ? lines : lines + 1);
-}
-
 // Fewer rows than this are not worth dividing where each takes less than a microsecond.
 constexpr int row_grain = 32;
 

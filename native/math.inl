@@ -8,8 +8,8 @@ inline Vec polynomial(const float (&coefficients)[terms], Vec x) {
     return result;
 }
 
-// e^x with a relative error of 7e-8 (about 1 ulp). Arguments are clipped to where float has normal numbers; the constant
-// stands first in minimum and maximum because then a NaN comes through.
+// e^x with a relative error of 7e-8 (about 1 ulp). Arguments are clipped to where float has normal numbers; the
+// constant stands first in minimum and maximum because then a NaN comes through.
 inline Vec exponential(Vec x) {
     constexpr float p[] = {0.49999994f, 0.166665211f, 0.041668389f, 0.00836871006f, 0.00138146128f};
     x = maximum(broadcast(-87.33f), minimum(broadcast(88.37f), x));
@@ -24,7 +24,7 @@ inline Vec exponential(Vec x) {
 // x Phi(x), where Phi is the normal distribution function: Phi(-|x|) = e^p(|x|) with an absolute error of 9e-8.
 // Beyond the fit's end at 5.5 the polynomial keeps falling.
 inline Vec gelu_exact(Vec x) {
-    constexpr float p[] = {-0.693147123f,  -0.797887444f,   -0.318280697f, -0.036444582f,  0.00498103769f,
+    constexpr float p[] = {-0.693147123f,    -0.797887444f,    -0.318280697f,   -0.036444582f,   0.00498103769f,
                            -0.000161758886f, -0.000100777586f, 2.12380146e-05f, -1.45186357e-06f};
     const Vec tail = exponential(polynomial(p, minimum(broadcast(20.0f), magnitude(x))));
     return x * select_less(x, broadcast(0.0f), tail, broadcast(1.0f) - tail);

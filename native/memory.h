@@ -1,4 +1,4 @@
-// Memory aligned to cache lines: fixed buffers for weights, and workspaces that calls take and give back.
+// Rows of floats, and memory aligned to cache lines: buffers for weights, workspaces that calls take and give back.
 #pragma once
 
 #include <array>
@@ -10,6 +10,21 @@
 #include <vector>
 
 namespace onepass {
+
+// Rows of floats, `stride` apart.
+struct Matrix {
+    float* data = nullptr;
+    ptrdiff_t stride = 0;
+
+    float* row(ptrdiff_t index) const { return data + index * stride; }
+    Matrix from(ptrdiff_t index) const { return {row(index), stride}; }
+};
+
+// Rows an odd number of cache lines apart do not fall into the same few sets of the first cache.
+inline ptrdiff_t stride_for(int width) {
+    const ptrdiff_t lines = (width + 15) / 16;
+    return 16 * (lines % 2 ? lines : lines + 1);
+}
 
 class Buffer {
   public:
@@ -44,6 +59,11 @@ class Workspace {
         float* piece = buffers_.back().as<float>() + used_ / sizeof(float);
         used_ += bytes;
         return piece;
+    }
+
+    Matrix matrix(int rows, int width) {
+        const ptrdiff_t stride = stride_for(width);
+        return {floats(static_cast<size_t>(rows) * static_cast<size_t>(stride)), stride};
     }
 
     void clear() {

@@ -50,7 +50,9 @@ class Waiting {
     // To be called after what it waits for has become true.
     void end() {
         if (!asleep_.load()) return;
-        { std::lock_guard<std::mutex> lock(mutex_); }  // it is past its last look
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+        }  // it is past its last look
         wake_.notify_one();
     }
 

@@ -18,8 +18,8 @@ class Team {
 
     int size() const { return size_; }
 
-    // work(item, member): members take items one by one, so nobody waits for a worker that is slow to wake. Returns when
-    // all items are done.
+    // work(item, member): members take items one by one, so nobody waits for a worker that is slow to wake. Returns
+    // when all items are done.
     template <class Work>
     void hand_out(int items, const Work& work) {
         if (size_ == 1 || items == 1) {
@@ -29,7 +29,8 @@ class Team {
         const auto take_items = [&](int member) {
             for (int item; (item = next_item()) < items;) work(item, member);
         };
-        run([](const void* context, int member) { (*static_cast<decltype(&take_items)>(context))(member); }, &take_items);
+        run([](const void* context, int member) { (*static_cast<decltype(&take_items)>(context))(member); },
+            &take_items);
     }
 
     // work(begin, end): the items in contiguous parts of at least `grain`, a few for each member.
