@@ -19,25 +19,26 @@ class Choice:
     reason: str
 
 
-def native(checkpoint: Checkpoint, dtype: str) -> tuple[Engine, Choice]:
+def build_native(checkpoint: Checkpoint, dtype: str) -> tuple[Engine, Choice]:
     from onepass.engines.native import Native
 
     chosen = (
-        Choice("float32", "no instruction set in use has bfloat16 products")
-        if dtype == "auto"
-        else Choice(dtype, "asked")
+        Choice("float32", "no kernel file has bfloat16 products yet") if dtype == "auto" else Choice(dtype, "asked")
     )
     return Native(checkpoint.spec, checkpoint.heads, checkpoint.weights, dtype=chosen.value), chosen
 
 
-def reference(checkpoint: Checkpoint, dtype: str) -> tuple[Engine, Choice]:
+def build_reference(checkpoint: Checkpoint, dtype: str) -> tuple[Engine, Choice]:
     if dtype not in ("auto", "float32"):
         raise BadSetting(f"the reference engine computes in float32 only, not {dtype}; ask for dtype float32 or auto")
     chosen = Choice("float32", "the reference engine has no other" if dtype == "auto" else "asked")
     return Reference(checkpoint.spec, checkpoint.heads, checkpoint.weights), chosen
 
 
-ENGINES: dict[str, Callable[[Checkpoint, str], tuple[Engine, Choice]]] = {"native": native, "reference": reference}
+ENGINES: dict[str, Callable[[Checkpoint, str], tuple[Engine, Choice]]] = {
+    "native": build_native,
+    "reference": build_reference,
+}
 
 
 def build_engine(checkpoint: Checkpoint, engine: str = "auto", dtype: str = "auto") -> tuple[Engine, dict[str, Choice]]:

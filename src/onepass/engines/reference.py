@@ -57,12 +57,12 @@ class Reference:
 
     def _embed(self, ids: Ints, types: Ints) -> Floats:
         embed = self.spec.embed
-        if ids.min() < 0 or ids.max() >= embed.vocab:
-            raise EngineFailure(f"token id {ids.max()} is outside the vocabulary of {embed.vocab}")
+        _check_range("token id", ids, embed.vocab)
         x = self._tensor("embed.word")[ids] * np.float32(embed.scale)
         if embed.positions is not None:
             x = x + self._tensor("embed.position")[positions(embed.positions, ids)]
         if embed.types:
+            _check_range("token type", types, embed.types)
             x = x + self._tensor("embed.type")[types]
         if embed.norm is not None:
             x = self._norm(embed.norm, "embed.norm", x)
@@ -146,6 +146,12 @@ class Reference:
 
     def _norm(self, norm: NormSpec, name: str, x: Floats) -> Floats:
         return layer_norm(x, self._tensor(f"{name}.weight"), self.weights.get(f"{name}.bias"), norm.eps)
+
+
+def _check_range(what: str, values: Ints, rows: int) -> None:
+    """Raises EngineFailure for an index that its table does not have."""
+    if values.min() < 0 or values.max() >= rows:
+        raise EngineFailure(f"the {what}s run from {values.min()} to {values.max()}, their table has {rows} rows")
 
 
 def positions(spec: PositionSpec, ids: Ints) -> Ints:
