@@ -140,6 +140,16 @@ def test_rows_of_a_client_that_left_do_not_run(requests: list[list[int]], budget
     assert (scheduler.rows, scheduler.tokens) == (0, 0)
 
 
+def test_bulk_rows_do_not_fill_up_the_micro_batch_of_a_query() -> None:
+    scheduler = Scheduler()
+    scheduler.add(Flow(), rows(0, [100] * 50), 0.0, 1000.0)
+    scheduler.next(512, 0.0)
+    scheduler.add(Flow(), rows(1, [10]), 0.1, 1000.0)
+    scheduler.add(Flow(), rows(2, [20]), 0.1, 1000.0)
+    assert [(row.request, len(row)) for row in scheduler.next(512, 0.1)] == [(1, 10), (2, 20)]
+    assert [row.request for row in scheduler.next(512, 0.1)] == [0] * 5
+
+
 def test_rows_of_close_length_run_together() -> None:
     scheduler = Scheduler()
     scheduler.add(Flow(), rows(0, [10, 300, 11, 290, 12, 310]), 0.0, 1e9)

@@ -77,10 +77,11 @@ class Scheduler:
         return forgotten
 
     def next(self, budget: int, now: float) -> list[Row]:
-        """A micro-batch of one model: the row that arrived first, then others of the next few that arrived.
+        """A micro-batch of one model: the row that arrived first, then some of the next few, close lengths first.
 
-        Rows whose virtual arrival is past go before the rest, close lengths first. At most `budget` tokens, unless the
-        first row alone is longer. Empty if nothing is queued.
+        With a row that has arrived go its own request's rows and others that have arrived: a query does not wait for
+        bulk rows that only fill up its micro-batch. At most `budget` tokens, unless the first row alone is longer.
+        Empty if nothing is queued.
         """
         if not self._queues:
             return []
@@ -94,7 +95,8 @@ class Scheduler:
         window.sort(key=lambda entry: (entry.arrival > now, abs(len(entry.row) - len(head.row)), entry))
         taken, room = [head], budget - len(head.row)
         for entry in window:
-            if len(entry.row) <= room:
+            fits = len(entry.row) <= room
+            if fits and (head.arrival > now or entry.arrival <= now or entry.flow is head.flow):
                 taken.append(entry)
                 room -= len(entry.row)
             else:
