@@ -27,6 +27,10 @@ class Workload:
     def tokens(self) -> int:
         return sum(map(len, self.ids))
 
+    def first(self, sequences: int | None) -> Workload:
+        """The first so many of them; None: all."""
+        return Workload(self.name, self.texts[:sequences], self.ids[:sequences])
+
     def operations(self, spec: EncoderSpec) -> float:
         """Floating-point operations of linear layers and attention, 2 per multiply-add, on real tokens only."""
         width = spec.width
@@ -40,13 +44,20 @@ class Workload:
 def workloads(folder: Path) -> dict[str, Workload]:
     """single: one sequence of 12 tokens.  rerank200: 200, median 90 tokens.  stream512: 512, median 60.
 
-    Lengths are log-normal, clipped to 4..512 tokens. folder: of a checkpoint with a WordPiece tokenizer.json.
+    Lengths of these are log-normal, clipped to 4..512 tokens. tokens512 and tokens4096: one sequence of so many tokens.
+    folder: of a checkpoint with a WordPiece tokenizer.json.
     """
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
     words = sorted(word for word in tokenizer.get_vocab() if word.isascii() and word.isalpha() and word.islower())
-    lengths = {"single": [12], "rerank200": drawn(200, median=90), "stream512": drawn(512, median=60)}
+    lengths = {
+        "single": [12],
+        "rerank200": drawn(200, median=90),
+        "stream512": drawn(512, median=60),
+        "tokens512": [512],
+        "tokens4096": [4096],
+    }
     return {name: workload(name, sizes, words, tokenizer) for name, sizes in lengths.items()}
 
 

