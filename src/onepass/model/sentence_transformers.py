@@ -133,9 +133,12 @@ def _pooling(config: Config) -> Pool:
     modes = config.get("pooling_mode")
     if modes is None:
         modes = [mode for key, mode in FLAGS.items() if config.flag(key, False)] or ["mean"]
+    modes = [modes] if isinstance(modes, str) else modes
+    if not isinstance(modes, list) or not modes:
+        raise config.wrong("pooling_mode", "a name or a list of names")
     kinds = []
-    for mode in [modes] if isinstance(modes, str) else modes:
-        if mode not in POOLINGS:
+    for mode in modes:
+        if not isinstance(mode, str) or mode not in POOLINGS:
             raise UnsupportedOption(
                 f"{config.source} sets pooling_mode to {mode!r}, which is not implemented; known are "
                 f"{', '.join(POOLINGS)}"
