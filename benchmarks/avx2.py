@@ -19,6 +19,7 @@ from typing import Any
 import click
 from facts import machine
 from models import MODELS, folder_of
+from quiet import Turn, counted, facts, watched
 from rounds import REST, call, tuned
 from workloads import workloads
 
@@ -48,11 +49,11 @@ class Worker:
         )
         self.runs_on = self.answer()
 
-    def seconds(self) -> float:
+    def turn(self) -> Turn:
         assert self.process.stdin
         self.process.stdin.write("run\n")
         self.process.stdin.flush()
-        return float(self.answer())
+        return Turn(*self.answer())
 
     def answer(self) -> Any:
         assert self.process.stdout
@@ -79,20 +80,33 @@ def main() -> None:
 def compare(model: str, rounds: int) -> None:
     folder_of(model)
     workers = {name: Worker(name, model) for name in ENVIRONMENT}
-    seconds: dict[str, list[float]] = {name: [] for name in workers}
+    turns: dict[str, list[Turn]] = {name: [] for name in workers}
     for number in range(rounds):
         for name in workers if number % 2 == 0 else reversed(workers):
             time.sleep(REST)
-            seconds[name].append(workers[name].seconds())
+            turns[name].append(workers[name].turn())
     for worker in workers.values():
         worker.close()
-    ratio = statistics.median(b / a for a, b in zip(seconds["onepass"], seconds["torch"], strict=True))
-    for name, times in seconds.items():
-        spread = f"{min(times) * 1e3:,.0f} to {max(times) * 1e3:,.0f}"
-        click.echo(f"{name:<8} {statistics.median(times) * 1e3:>8,.0f} ms, {spread}: {workers[name].runs_on}")
-    click.echo(f"onepass is {ratio:.2f} times as fast as torch (median over {rounds} rounds)")
-    facts = {"ratio": round(ratio, 3), "seconds": seconds, "runs_on": {n: w.runs_on for n, w in workers.items()}}
-    click.echo(json.dumps({"benchmark": "avx2", "model": model, "machine": machine(compute_threads()), **facts}))
+    results = {name: result(workers[name].runs_on, found) for name, found in turns.items()}
+    for name, row in results.items():
+        times = f"{row['median_ms']:>8,.0f} ms, {row['fastest_ms']:,.0f} to {row['slowest_ms']:,.0f}"
+        quiet = f"{row['quiet_rounds']} of {row['rounds']} rounds quiet, others used {row['others']:.0%}"
+        click.echo(f"{name:<8} {times} ({row['runs_on']}; {quiet})")
+    ratio = results["torch"]["median_ms"] / results["onepass"]["median_ms"]
+    click.echo(f"onepass is {ratio:.2f} times as fast as torch limited to AVX2")
+    document = {"benchmark": "avx2", "model": model, "machine": machine(compute_threads())}
+    click.echo(json.dumps(document | {"ratio": round(ratio, 3), "results": results}))
+
+
+def result(runs_on: str, turns: list[Turn]) -> dict[str, Any]:
+    milliseconds = [seconds * 1e3 for seconds in counted(turns)]
+    return {
+        "runs_on": runs_on,
+        "median_ms": round(statistics.median(milliseconds), 1),
+        "fastest_ms": round(min(milliseconds), 1),
+        "slowest_ms": round(max(milliseconds), 1),
+        **facts(turns),
+    }
 
 
 def work_for_parent(name: str, model: str) -> None:
@@ -111,7 +125,8 @@ def work_for_parent(name: str, model: str) -> None:
         runs_on = f"{torch.backends.cpu.get_cpu_capability()}, {setting.rows} a batch"
     print(json.dumps(runs_on), flush=True)  # noqa: T201 - to the parent
     for _ in sys.stdin:
-        print(call(rival, work, "ids", setting), flush=True)  # noqa: T201
+        turn = watched(lambda: call(rival, work, "ids", setting))
+        print(json.dumps([turn.seconds, turn.others]), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

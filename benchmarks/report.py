@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 from typing import Any
 
 import click
 import numpy as np
+import quiet
 from peak import Peak
 from rounds import Runs
 
@@ -29,7 +29,7 @@ def result(run: Runs, operations: float, peaks: dict[str, Peak]) -> dict[str, An
         },
         "gflops": round(rate, 1),
         "share_of_peak": round(rate / unit.gflops, 4) if unit else None,
-        "rounds": len(run.seconds),
+        **quiet.facts(run.turns),
         "batch": run.setting.rows,
         "streams": run.setting.streams,
         "smallest_cosine": round(run.cosine, 7),
@@ -39,7 +39,7 @@ def result(run: Runs, operations: float, peaks: dict[str, Peak]) -> dict[str, An
 def table(results: list[dict[str, Any]]) -> None:
     click.echo(
         f"\n{'model':<10} {'workload':<10} {'input':<6} {'engine':<27} {'median ms':>11} {'quartiles':>23} "
-        f"{'GFLOP/s':>8} {'of peak':>8} {'1 - cosine':>10}"
+        f"{'GFLOP/s':>8} {'of peak':>8} {'1 - cosine':>10} {'quiet':>7} {'others':>7}"
     )
     for row in results:
         times = row["milliseconds"]
@@ -47,14 +47,15 @@ def table(results: list[dict[str, Any]]) -> None:
         share = "" if row["share_of_peak"] is None else f"{row['share_of_peak']:.1%}"
         click.echo(
             f"{row['model']:<10} {row['workload']:<10} {row['input']:<6} {row['engine']:<27} {times['median']:>11,.2f} "
-            f"{quartiles:>23} {row['gflops']:>8,.0f} {share:>8} {1 - row['smallest_cosine']:>10.1e}"
+            f"{quartiles:>23} {row['gflops']:>8,.0f} {share:>8} {1 - row['smallest_cosine']:>10.1e} "
+            f"{row['quiet_rounds']:>3} of {row['rounds']} {row['others']:>7.0%}"
         )
 
 
 def ratios(runs: list[Runs], results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """onepass at its best over OpenVINO at its best and over the fastest of all others, per model and workload."""
     found = []
-    click.echo("\nonepass is so many times as fast as others (median over rounds), from ids:")
+    click.echo("\nonepass is so many times as fast as others (medians), from ids:")
     for model, workload in dict.fromkeys((run.model, run.workload) for run in runs):
         mine = [run for run in runs if (run.model, run.workload, run.input) == (model, workload, "ids")]
         ours = fastest(mine, "onepass")
@@ -73,7 +74,7 @@ def ratios(runs: list[Runs], results: list[dict[str, Any]]) -> list[dict[str, An
         words = []
         for label, other in others.items():
             if other is not None:
-                ratio = statistics.median(b / a for a, b in zip(ours.seconds, other.seconds, strict=True))
+                ratio = other.median / ours.median
                 row[label] = {"engine": other.engine, "ratio": round(ratio, 3)}
                 words.append(f"{ratio:.2f} over {other.engine}")
         found.append(row)

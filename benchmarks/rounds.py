@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 import click
 import numpy as np
 from batches import Setting
+from quiet import Turn, counted, watched
 from rivals import Rival
 from workloads import Workload
 
-CALLS = {"single": 40, "tokens512": 5}  # per turn, of which the median counts; others once
+CALLS = {"single": 100, "tokens512": 5}  # per turn, of which the median counts; others once
 REST = 0.2  # seconds between two runtimes: their threads go on spinning for a while
 TUNING_SEQUENCES = 40
 COSINE = {"fp32": 0.99999, "bf16": 0.999, "int8": 0.9}  # every vector to the first runtime's
@@ -25,7 +26,7 @@ class Disagreement(Exception):
 
 @dataclass(slots=True)
 class Runs:
-    """One runtime on one workload. cosine: the smallest to the first runtime's vectors.  seconds: one per round."""
+    """One runtime on one workload. cosine: the smallest to the first runtime's vectors.  turns: one per round."""
 
     model: str
     workload: str
@@ -33,7 +34,11 @@ class Runs:
     engine: str
     setting: Setting
     cosine: float
-    seconds: list[float] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> list[float]:
+        return counted(self.turns)
 
     @property
     def median(self) -> float:
@@ -63,7 +68,7 @@ def measured(
             mine = [run for run in runs if run.workload == work.name]
             for run in mine if number % 2 == 0 else reversed(mine):
                 time.sleep(REST)
-                run.seconds.append(timed(rivals[run.engine], work, run))
+                run.turns.append(timed(rivals[run.engine], work, run))
         click.echo(f"{model}: round {number + 1} of {rounds} done")
     return runs
 
@@ -98,9 +103,9 @@ def agreement(rivals: dict[str, Rival], work: Workload, chosen: dict[str, Settin
     return found
 
 
-def timed(rival: Rival, work: Workload, run: Runs) -> float:
-    """Seconds of one turn."""
-    return statistics.median(call(rival, work, run.input, run.setting) for _ in range(CALLS.get(work.name, 1)))
+def timed(rival: Rival, work: Workload, run: Runs) -> Turn:
+    calls = range(CALLS.get(work.name, 1))
+    return watched(lambda: statistics.median(call(rival, work, run.input, run.setting) for _ in calls))
 
 
 def call(rival: Rival, work: Workload, kind: str, setting: Setting) -> float:
