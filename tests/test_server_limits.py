@@ -287,6 +287,9 @@ def test_metrics_count_what_happened(live: Live) -> None:
     until(lambda: live.metric(f"te_request_input_length_count{model}") == 3)
     tokens = live.metric(f"te_request_input_length_sum{model}")
     assert live.metric(f"te_batch_next_size_sum{model}") == 3
+    cores = [live.metric(f'onepass_micro_batches_total{{cores="{count}",model="tiny"}}') for count in (1, 2)]
+    assert sum(cores) == live.metric(f"te_batch_next_size_count{model}")
+    assert live.metric(f"onepass_engine_seconds_total{model}") > 0
     assert live.metric(f"te_batch_next_tokens_sum{model}") == tokens > 64
     assert live.metric(f"onepass_truncated_rows_total{model}") == 1
     assert live.metric(f"te_queue_size{model}") == live.metric(f"onepass_queued_tokens{model}") == 0

@@ -10,6 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -65,13 +66,11 @@ class Encoder:
         cores: int | None = None,
     ) -> None:
         started = time.monotonic()
-        self.checkpoint = load_checkpoint(model, revision=revision, max_length=max_length)
-        self.tokenizer = Tokenizer(
-            self.checkpoint.tokenizer,
-            vocabulary=self.checkpoint.spec.embed.vocab,
-            max_length=self.checkpoint.max_length,
-        )
-        self.engine, self.choices = build_engine(self.checkpoint, engine, dtype)
+        loaded = load_checkpoint(model, revision=revision, max_length=max_length)
+        self.tokenizer = Tokenizer(loaded.tokenizer, vocabulary=loaded.spec.embed.vocab, max_length=loaded.max_length)
+        self.engine, self.choices = build_engine(loaded, engine, dtype)
+        # the engine holds the weights in its own form; the files' would be a second copy
+        self.checkpoint = replace(loaded, weights={})
         self.device, owned = _device(device, cores)
         self._name = f"{self.checkpoint.name}#{next(_numbers)}"
         self.device.register(self._name, self.engine, self.checkpoint.max_length)

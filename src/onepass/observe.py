@@ -90,6 +90,8 @@ class Metrics:
         self.lengths = histogram("te_request_input_length", "Tokens of an input.", SIZES)
         self.batch_rows = histogram("te_batch_next_size", "Rows of a micro-batch.", SIZES)
         self.batch_tokens = histogram("te_batch_next_tokens", "Tokens of a micro-batch.", SIZES)
+        self.batches = counter("onepass_micro_batches", "Micro-batches run, by the number of cores each had.", "cores")
+        self.engine_seconds = counter("onepass_engine_seconds", "Seconds that lanes spent on micro-batches.")
         self.queue = Gauge("te_queue_size", "Rows waiting to be computed.", ["model"], registry=self.registry)
         self.queued_tokens = Gauge("onepass_queued_tokens", "Tokens admitted.", ["model"], registry=self.registry)
         self.truncated = counter("onepass_truncated_rows", "Rows that were cut to the model's length.")
@@ -115,10 +117,12 @@ class Metrics:
         self.queue.labels(models).set_function(lambda: queue.queued_rows)
         self.queued_tokens.labels(models).set_function(lambda: queue.queued_tokens)
 
-    def batch(self, model: str, rows: int, tokens: int) -> None:
-        """One micro-batch on its way to the engine; may be called from any thread."""
+    def batch(self, model: str, rows: int, tokens: int, cores: int, seconds: float) -> None:
+        """One micro-batch that ran; may be called from any thread."""
         self.batch_rows.labels(model).observe(rows)
         self.batch_tokens.labels(model).observe(tokens)
+        self.batches.labels(str(cores), model).inc()
+        self.engine_seconds.labels(model).inc(seconds)
 
     def request(self, model: str, kind: str, inputs: int, *, batch: bool, answered: bool) -> None:
         """One request and its inputs, and whether it was answered with a result."""

@@ -55,7 +55,7 @@ class Service:
         """Note a micro-batch; called from the thread that ran it, also for models of others on a shared device."""
         if model is not None:
             self.last_batch[model] = time.monotonic()
-            self.metrics.batch(model, batch.rows, batch.tokens)
+            self.metrics.batch(model, batch.rows, batch.tokens, batch.cores, batch.seconds)
 
     def check_key(self, authorization: str) -> None:
         """Raises Unauthorized unless the header carries one of the keys; every key is compared, in constant time."""
