@@ -1,9 +1,9 @@
-// One head of one sequence. Keys are transposed into panels once; then a few queries at a time see all keys, so that
-// memory grows with the length and not with its square.
+// One head of one sequence in float32. Keys are transposed into panels once; then a few queries at a time see all keys,
+// so that memory grows with the length and not with its square.
 
 inline int whole_panels(int n) { return (n + panel_columns - 1) / panel_columns * panel_columns; }
 
-size_t attention_scratch(int tokens, int head_size) {
+size_t attention_scratch_f32(int tokens, int head_size) {
     const size_t keys = static_cast<size_t>(whole_panels(tokens));
     return keys * static_cast<size_t>(head_size) + keys * tile_rows + 2 * panel_columns;
 }
@@ -29,7 +29,7 @@ void transpose_keys(const Attention& task, float* panels) {
             const int depth = task.head_size - d < width ? task.head_size - d : width;
             Vec square[width];
             for (int i = 0; i < width; ++i) {
-                const float* row = task.key + (key + i) * task.stride + d;
+                const float* row = static_cast<const float*>(task.key) + (key + i) * task.stride + d;
                 if (key + i >= task.visible) square[i] = broadcast(0.0f);
                 else square[i] = scale * (depth == width ? load(row) : load_first(row, depth));
             }
@@ -68,7 +68,7 @@ inline float exponentials(float* scores, int n) {
     return 1.0f / sum(total);
 }
 
-void attend(const Attention* task) {
+void attend_f32(const Attention* task) {
     const int keys = whole_panels(task->visible);
     float* key_panels = task->scratch;
     float* scores = key_panels + static_cast<ptrdiff_t>(keys) * task->head_size;
@@ -79,8 +79,8 @@ void attend(const Attention* task) {
     for (int block = 0; block < blocks; ++block) {
         const int rows = task->tokens / blocks + (block < task->tokens % blocks ? 1 : 0);
 
-        Tile<float> score = {};
-        score.a = task->query + first * task->stride, score.a_stride = task->stride;
+        Tile score = {};
+        score.a = static_cast<const float*>(task->query) + first * task->stride, score.a_stride = task->stride;
         score.b_stride = panel_columns, score.depth = task->head_size;
         score.out_stride = keys, score.columns = panel_columns;
         for (int key = 0; key < keys; key += panel_columns) {
@@ -93,15 +93,15 @@ void attend(const Attention* task) {
         for (int r = 0; r < rows; ++r)
             one_over_sum[r] = exponentials(scores + static_cast<ptrdiff_t>(r) * keys, task->visible);
 
-        Tile<float> mix = {};
+        Tile mix = {};
         mix.a = scores, mix.a_stride = keys;
         mix.b_stride = task->stride, mix.depth = task->visible;
         mix.row_scale = one_over_sum;
         mix.out_stride = task->out_stride;
         for (int d = 0; d < task->head_size; d += panel_columns) {
             // reads past the head's own columns are within the buffer, and what comes of them is not stored
-            mix.b = task->value + d;
-            mix.out = task->out + first * task->out_stride + d;
+            mix.b = static_cast<const float*>(task->value) + d;
+            mix.out = static_cast<float*>(task->out) + first * task->out_stride + d;
             mix.columns = task->head_size - d < panel_columns ? task->head_size - d : panel_columns;
             multiply_up_to(rows, mix);
         }

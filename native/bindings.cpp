@@ -228,5 +228,8 @@ NB_MODULE(_native, module) {
         for (const InstructionSet& set : instruction_sets()) result[set.kernels->name] = set.obstacle;
         return result;
     });
+    module.def(
+        "bfloat16_products", [](const std::string& kernels) { return kernels_named(kernels).bf16_products; },
+        "kernels"_a);
     module.def("compute_threads", &compute_threads);
 }

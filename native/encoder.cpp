@@ -15,6 +15,12 @@ int chunk_rows(int feed_forward_width) {
     return std::clamp(cached_floats / feed_forward_width, fewest, most);
 }
 
+// Products and attention read whole panels: what lies behind the last column must be numbers.
+void clear_behind(const Rows& rows, int count, int width) {
+    if (rows.format == Format::float32) return;
+    for (int r = 0; r < count; ++r) std::fill(rows.at(r, width).bf16(), rows.at(r, rows.stride).bf16(), uint16_t{0});
+}
+
 [[noreturn]] void refuse(const std::string& sentence) { throw std::invalid_argument(sentence); }
 
 }  // namespace
@@ -109,23 +115,30 @@ Matrix Encoder::embed(const Batch& batch, Team& team, Workspace& workspace) cons
     if (!embedding_->project) return embedded;
 
     const Matrix projected = workspace.matrix(batch.tokens, width_);
-    float* rounded = workspace.matrix(batch.tokens, width).data;
-    embedding_->project->multiply({embedded, projected, batch.tokens, {}, Activation::identity, rounded}, team);
+    Rows in = embedded;
+    if (embedding_->project->format() == Format::bfloat16) {
+        in = Rows(workspace, batch.tokens, width, Format::bfloat16);
+        for (int t = 0; t < batch.tokens; ++t) kernels_.round_bf16(embedded.row(t), in.at(t).bf16(), width);
+    }
+    embedding_->project->multiply({in, projected, batch.tokens}, team);
     return projected;
 }
 
-// One run of the layers over one batch, with its buffers.
+// One run of the layers over one batch, with its buffers. The hidden states are float32; what products take and give is
+// in the weights' format.
 struct Encoder::Pass {
     // What one member of the team, or all of it together, needs for some rows of one layer.
     struct Scratch {
-        float *inner, *rounded, *attention;
+        Rows inner, rounded;
+        float* attention;
     };
 
     Pass(const Encoder& encoder, const Batch& batch, Matrix hidden, Team& team, Workspace& workspace);
 
     void run() {
-        each_chunk(
-            [&](int first, int rows, const Scratch& scratch, Team& helpers) { ask(0, first, rows, scratch, helpers); });
+        each_chunk([&](int first, int rows, const Scratch& scratch, Team& helpers) {
+            ask(0, first, rows, input(first, rows, scratch, helpers), helpers);
+        });
         for (size_t layer = 0; layer < layers.size(); ++layer) {
             attend(layers[layer]);
             each_chunk([&](int first, int rows, const Scratch& scratch, Team& helpers) {
@@ -153,51 +166,62 @@ struct Encoder::Pass {
             for (int index = 0; index < chunks; ++index) take(index, scratch[0], team);
     }
 
+    // The hidden states of some rows as products take them.
+    Rows input(int first, int rows, const Scratch& own, Team& helpers) const {
+        if (format == Format::float32) return hidden.from(first);
+        helpers.share(rows, row_grain, [&](int begin, int end) {
+            for (int r = begin; r < end; ++r)
+                kernels.round_bf16(hidden.row(first + r), own.rounded.at(r).bf16(), width);
+        });
+        return own.rounded;
+    }
+
     // The queries, keys and values of some rows.
-    void ask(size_t layer, int first, int rows, const Scratch& own, Team& helpers) const {
-        const Linear& linear = *layers[layer].weights->query_key_value;
-        const Matrix out = query_key_value.from(first);
-        linear.multiply({hidden.from(first), out, rows, {}, Activation::identity, own.rounded}, helpers);
+    void ask(size_t layer, int first, int rows, const Rows& in, Team& helpers) const {
+        layers[layer].weights->query_key_value->multiply({in, query_key_value.at(first), rows}, helpers);
     }
 
     // The context of every token, from the queries, keys and values of its sequence.
     void attend(const Layer& layer) {
-        const ptrdiff_t size = layer.head_size, all_heads = layer.heads * size;
+        const auto run = format == Format::float32 ? kernels.attend_f32 : kernels.attend_bf16;
+        const int size = layer.head_size, all_heads = layer.heads * size;
         team.hand_out(batch.rows * layer.heads, [&](int item, int member) {
             const int row = item / layer.heads, head = item % layer.heads, first = batch.offsets[row];
             Attention task = {};
-            task.query = query_key_value.row(first) + head * size;
-            task.key = task.query + all_heads;
-            task.value = task.key + all_heads;
+            task.query = query_key_value.at(first, head * size).data;
+            task.key = query_key_value.at(first, all_heads + head * size).data;
+            task.value = query_key_value.at(first, 2 * all_heads + head * size).data;
             task.stride = query_key_value.stride;
-            task.out = context.row(first) + head * size;
+            task.out = context.at(first, head * size).data;
             task.out_stride = context.stride;
             task.tokens = batch.offsets[row + 1] - first;
             task.visible = batch.visible[row];
-            task.head_size = layer.head_size;
+            task.head_size = size;
             task.scale = layer.scale;
             task.scratch = scratch[static_cast<size_t>(member)].attention;
-            kernels.attend(&task);
+            run(&task);
         });
     }
 
     // All of a layer that looks at one token at a time, from the context on; then what the next layer asks.
     void feed(size_t index, int first, int rows, const Scratch& own, Team& helpers) const {
         const LayerWeights& weights = *layers[index].weights;
-        const Matrix h = hidden.from(first), inner = {own.inner, stride_for(weights.up->outputs())};
+        const Matrix h = hidden.from(first);
 
-        weights.output->multiply({context.from(first), h, rows, h, Activation::identity, own.rounded}, helpers);
-        normalise(weights.norm1, h, rows, helpers);
-        weights.up->multiply({h, inner, rows, {}, layers[index].activation, own.rounded}, helpers);
-        weights.down->multiply({inner, h, rows, h, Activation::identity, own.rounded}, helpers);
-        normalise(weights.norm2, h, rows, helpers);
-        if (index + 1 < layers.size()) ask(index + 1, first, rows, own, helpers);
+        weights.output->multiply({context.at(first), h, rows, h}, helpers);
+        Rows in = normalise(weights.norm1, first, rows, own, helpers);
+        weights.up->multiply({in, own.inner, rows, {}, layers[index].activation}, helpers);
+        weights.down->multiply({own.inner, h, rows, h}, helpers);
+        in = normalise(weights.norm2, first, rows, own, helpers);
+        if (index + 1 < layers.size()) ask(index + 1, first, rows, in, helpers);
     }
 
-    void normalise(const Norm& norm, Matrix h, int rows, Team& helpers) const {
+    // In place; also returns the normalised rows as products take them.
+    Rows normalise(const Norm& norm, int first, int rows, const Scratch& own, Team& helpers) const {
         helpers.share(rows, row_grain, [&](int begin, int end) {
-            for (int r = begin; r < end; ++r) norm.apply(kernels, h.row(r), width);
+            for (int r = begin; r < end; ++r) norm.apply(kernels, hidden.row(first + r), width);
         });
+        return input(first, rows, own, helpers);
     }
 
     const Kernels& kernels;
@@ -205,8 +229,10 @@ struct Encoder::Pass {
     const Batch& batch;
     Team& team;
     int width, chunk;
-    Matrix hidden, query_key_value, context;  // one row per token
-    std::vector<Scratch> scratch;             // one per member
+    Format format;
+    Matrix hidden;  // one row per token
+    Rows query_key_value, context;
+    std::vector<Scratch> scratch;  // one per member
 };
 
 Encoder::Pass::Pass(const Encoder& encoder, const Batch& batch, Matrix hidden, Team& team, Workspace& workspace)
@@ -215,6 +241,7 @@ Encoder::Pass::Pass(const Encoder& encoder, const Batch& batch, Matrix hidden, T
       batch(batch),
       team(team),
       width(encoder.width_),
+      format(layers[0].weights->query_key_value->format()),
       hidden(hidden) {
     int heads_width = 0, inner_width = 1, head_size = 0, length = 0;
     for (const Layer& layer : layers) {
@@ -225,12 +252,12 @@ Encoder::Pass::Pass(const Encoder& encoder, const Batch& batch, Matrix hidden, T
     for (int row = 0; row < batch.rows; ++row) length = std::max(length, batch.offsets[row + 1] - batch.offsets[row]);
     chunk = chunk_rows(inner_width);
 
-    // Attention reads whole panels of values: room for one beyond the last head.
-    query_key_value = workspace.matrix(batch.tokens, 3 * heads_width + kernels.panel_columns);
-    context = workspace.matrix(batch.tokens, heads_width);
-    const int widest = std::max({width, heads_width, inner_width});
+    query_key_value = Rows(workspace, batch.tokens, 3 * heads_width, format);
+    context = Rows(workspace, batch.tokens, heads_width, format);
+    clear_behind(query_key_value, batch.tokens, 3 * heads_width);
+    clear_behind(context, batch.tokens, heads_width);
     for (int member = 0; member < team.size(); ++member)
-        scratch.push_back({workspace.matrix(chunk, widest).data, workspace.matrix(chunk, widest).data,
+        scratch.push_back({Rows(workspace, chunk, inner_width, format), Rows(workspace, chunk, width, format),
                            workspace.floats(kernels.attention_scratch(length, head_size))});
 }
 

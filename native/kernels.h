@@ -28,26 +28,35 @@ enum class Activation {
     relu_log1p,  // log(1 + max(x, 0))
 };
 
-// out[rows, columns] = act(a[rows, depth] times the panels, plus bias, plus residual).
-// Strides are in floats from row to row. The panels are those of packing.h.
+enum class Format { float32, bfloat16 };
+
+// out[rows, columns] = act(a[rows, depth] times the panels, plus bias, plus residual). Strides are in elements from row
+// to row.
+//
+// In float32 the panels are [columns / panel_columns][depth][panel_columns]. In bfloat16 (held as uint16_t) they are
+// [columns / panel_columns][depth / 2][panel_columns][2], pairs of successive k side by side, and everything comes in
+// whole panels: depth is a multiple of panel_columns, filled up with zeros; the rows of `a` have that many finite
+// numbers; and an `out` in bfloat16, the next product's `a`, has room for as many columns as the panels, and no
+// residual.
 struct Product {
-    const float* a;
+    const void* a;
     ptrdiff_t a_stride;
-    const void* panels;  // float, or bfloat16 as uint16_t; [columns / panel_columns][depth][panel_columns]
-    const float* bias;   // [columns, rounded up to whole panels], or null
+    const void* panels;
+    const float* bias;  // [columns, rounded up to whole panels], or null
     const float* residual;
     ptrdiff_t residual_stride;
-    float* out;
+    void* out;
     ptrdiff_t out_stride;
     int rows, depth, columns;
     Activation activation;
+    Format out_format;  // of product_bf16; product_f32 gives float32
 };
 
 // One head of one sequence: out = softmax(scale q k^T) v, every token asking and the first `visible` answering.
 struct Attention {
-    const float *query, *key, *value;  // [tokens, head_size], `stride` floats from token to token
-    ptrdiff_t stride;
-    float* out;
+    const void *query, *key, *value;  // [tokens, head_size], `stride` elements from token to token; behind each row
+    ptrdiff_t stride;                 // are panel_columns more elements, finite ones in bfloat16
+    void* out;                        // float, or bfloat16 as the others are
     ptrdiff_t out_stride;
     int tokens, visible, head_size;
     float scale;
@@ -57,17 +66,19 @@ struct Attention {
 struct Kernels {
     const char* name;
     int panel_columns;
+    bool bf16_products;  // whether the processor multiplies bfloat16 itself; if not, it takes the time of float32
 
     void (*product_f32)(const Product*);
     void (*product_bf16)(const Product*);
-    void (*attend)(const Attention*);
-    // Floats of scratch that `attend` needs for any sequence of up to `tokens` tokens.
+    void (*attend_f32)(const Attention*);
+    void (*attend_bf16)(const Attention*);
+    // Floats of scratch that either needs for any sequence of up to `tokens` tokens.
     size_t (*attention_scratch)(int tokens, int head_size);
     // x[n] in place: (x - mean) / sqrt(variance + eps) * weight + bias; bias may be null.
     void (*layer_norm)(float* x, const float* weight, const float* bias, float eps, int n);
     void (*activate)(Activation, float* x, int n);
-    // out[n] = x[n] to the nearest bfloat16, ties to even, kept as float.
-    void (*round_bf16)(const float* x, float* out, int n);
+    // out[n] = x[n] to the nearest bfloat16, ties to even; then zeros to a whole panel.
+    void (*round_bf16)(const float* x, uint16_t* out, int n);
 };
 
 }  // namespace onepass
@@ -76,4 +87,6 @@ extern "C" {
 extern const onepass::Kernels onepass_kernels_portable;
 extern const onepass::Kernels onepass_kernels_avx2;
 extern const onepass::Kernels onepass_kernels_avx512;
+extern const onepass::Kernels onepass_kernels_avx512bf16;
+extern const onepass::Kernels onepass_kernels_amx;
 }

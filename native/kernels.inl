@@ -1,10 +1,11 @@
-// The kernels, written once over the vector type of the file that includes this one: Vec, width, tile_rows.
-
-constexpr int panel_columns = 2 * width;
+// The kernels, written once over what the file that includes this one has defined: the vector type Vec of `width`
+// floats, the heights of tiles and blocks, and the Multiplier of bfloat16 blocks.
 
 #include "math.inl"
 #include "product.inl"
 #include "attention.inl"
+#include "bf16_product.inl"
+#include "bf16_attention.inl"
 
 void layer_norm(float* x, const float* weight, const float* bias, float eps, int n) {
     const int whole = n / width * width, rest = n - whole;
@@ -33,13 +34,12 @@ void layer_norm(float* x, const float* weight, const float* bias, float eps, int
     }
 }
 
-void round_bf16(const float* x, float* out, int n) {
-    const int whole = n / width * width, rest = n - whole;
-    for (int i = 0; i < whole; i += width) store(out + i, to_bf16(load(x + i)));
-    if (rest) store_first(out + whole, to_bf16(load_first(x + whole, rest)), rest);
+size_t attention_scratch(int tokens, int head_size) {
+    const size_t f32 = attention_scratch_f32(tokens, head_size), bf16 = attention_scratch_bf16(tokens, head_size);
+    return f32 > bf16 ? f32 : bf16;
 }
 
-constexpr Kernels table(const char* name) {
-    return {name,       panel_columns, product<float>, product<uint16_t>, attend, attention_scratch,
-            layer_norm, activate,      round_bf16};
+constexpr Kernels table(const char* name, bool bf16_products) {
+    return {name,        panel_columns,     bf16_products, product_f32, product_bf16, attend_f32,
+            attend_bf16, attention_scratch, layer_norm,    activate,    round_bf16};
 }

@@ -8,8 +8,8 @@ namespace {
 
 using namespace onepass;
 
-constexpr int width = 8;
-constexpr int tile_rows = 6;
+constexpr int width = 8, panel_columns = 16;
+constexpr int tile_rows = 6, block_rows = 4;
 
 struct Vec {
     __m256 v;
@@ -56,11 +56,27 @@ inline float largest(Vec a) {
     return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
 }
 
-inline Vec to_bf16(Vec a) {
+inline __m128i to_bf16(Vec a) {
     const __m256i bits = _mm256_castps_si256(a.v);
     const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
     const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
-    return {_mm256_castsi256_ps(_mm256_and_si256(rounded, _mm256_set1_epi32(static_cast<int>(0xffff0000u))))};
+    const __m256i halves = _mm256_srli_epi32(rounded, 16);
+    return _mm_packus_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1));
+}
+inline void store(uint16_t* p, Vec a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), to_bf16(a)); }
+inline void store_first(uint16_t* p, Vec a, int n) {
+    const __m128i halves = to_bf16(a);
+    __builtin_memcpy(p, &halves, sizeof(uint16_t) * static_cast<size_t>(n));
+}
+
+inline Vec first_of_pairs(Vec a) { return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a.v), 16))}; }
+inline Vec second_of_pairs(Vec a) {
+    return {_mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(a.v), _mm256_set1_epi32(-65536)))};
+}
+// Of two vectors of bfloat16 in the upper halves of their words: pairs, a's number first.
+inline Vec pairs(Vec a, Vec b) {
+    const __m256i low = _mm256_srli_epi32(_mm256_castps_si256(a.v), 16);
+    return {_mm256_castsi256_ps(_mm256_or_si256(low, _mm256_castps_si256(b.v)))};
 }
 
 // a0 b0 a1 b1 ... of the lower, then of the upper halves.
@@ -73,8 +89,10 @@ inline Vec interleave_high(Vec a, Vec b) {
     return {_mm256_permute2f128_ps(low, high, 0x31)};
 }
 
+#include "bf16_emulated.inl"
+#include "bf16_pairs.inl"
 #include "kernels.inl"
 
 }  // namespace
 
-extern "C" const Kernels onepass_kernels_avx2 = table("avx2");
+extern "C" const Kernels onepass_kernels_avx2 = table("avx2", false);

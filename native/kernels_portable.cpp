@@ -16,11 +16,11 @@ typedef float Floats __attribute__((vector_size(16)));
 typedef int32_t Ints __attribute__((vector_size(16)));
 typedef uint32_t Words __attribute__((vector_size(16)));
 
-constexpr int width = 4;
+constexpr int width = 4, panel_columns = 8;
 #if defined(__aarch64__)
-constexpr int tile_rows = 10;  // 32 registers
+constexpr int tile_rows = 10, block_rows = 8;  // 32 registers
 #else
-constexpr int tile_rows = 6;  // 16 registers
+constexpr int tile_rows = 6, block_rows = 4;  // 16 registers
 #endif
 
 struct Vec {
@@ -72,17 +72,27 @@ inline float largest(Vec a) {
     return even > odd ? even : odd;
 }
 
-inline Vec to_bf16(Vec a) {
-    const Words bits = reinterpret_cast<Words>(a.v);
-    return {reinterpret_cast<Floats>((bits + ((bits >> 16) & 1u) + 0x7fffu) & 0xffff0000u)};
+inline void store_first(uint16_t* p, Vec a, int n) {
+    const Words bits = reinterpret_cast<Words>(a.v), rounded = (bits + ((bits >> 16) & 1u) + 0x7fffu) >> 16;
+    for (int i = 0; i < n; ++i) p[i] = static_cast<uint16_t>(rounded[i]);
+}
+inline void store(uint16_t* p, Vec a) { store_first(p, a, width); }
+
+inline Vec first_of_pairs(Vec a) { return {reinterpret_cast<Floats>(reinterpret_cast<Words>(a.v) << 16)}; }
+inline Vec second_of_pairs(Vec a) { return {reinterpret_cast<Floats>(reinterpret_cast<Words>(a.v) & 0xffff0000u)}; }
+// Of two vectors of bfloat16 in the upper halves of their words: pairs, a's number first.
+inline Vec pairs(Vec a, Vec b) {
+    return {reinterpret_cast<Floats>(reinterpret_cast<Words>(a.v) >> 16 | reinterpret_cast<Words>(b.v))};
 }
 
 // a0 b0 a1 b1 of the lower, then of the upper halves.
 inline Vec interleave_low(Vec a, Vec b) { return {Floats{a.v[0], b.v[0], a.v[1], b.v[1]}}; }
 inline Vec interleave_high(Vec a, Vec b) { return {Floats{a.v[2], b.v[2], a.v[3], b.v[3]}}; }
 
+#include "bf16_emulated.inl"
+#include "bf16_pairs.inl"
 #include "kernels.inl"
 
 }  // namespace
 
-extern "C" const Kernels onepass_kernels_portable = table("portable");
+extern "C" const Kernels onepass_kernels_portable = table("portable", false);

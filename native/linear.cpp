@@ -13,18 +13,18 @@ uint16_t bfloat16(float x) {
     return static_cast<uint16_t>((bits + (bits >> 16 & 1) + 0x7fff) >> 16);
 }
 
-float as(float x, float) { return x; }
-uint16_t as(float x, uint16_t) { return bfloat16(x); }
+size_t bytes_of(Format format) { return format == Format::float32 ? sizeof(float) : sizeof(uint16_t); }
 
-template <class Element>
-void pack(const std::vector<Linear::Part>& parts, int inputs, int panel_columns, Element* panels) {
+int whole(int n, int columns) { return (n + columns - 1) / columns * columns; }
+
+// store(panel, row, column, number): every weight at its place, rows and columns counted inside its panel.
+template <class Store>
+void each_weight(const std::vector<Linear::Part>& parts, int inputs, int panel_columns, const Store& store) {
     int column = 0;
     for (const Linear::Part& part : parts)
         for (int row = 0; row < part.outputs; ++row, ++column) {
             const float* weight = part.weight + static_cast<ptrdiff_t>(row) * inputs;
-            const ptrdiff_t panel = column / panel_columns;
-            Element* out = panels + panel * inputs * panel_columns + column % panel_columns;
-            for (int k = 0; k < inputs; ++k) out[static_cast<ptrdiff_t>(k) * panel_columns] = as(weight[k], Element{});
+            for (int k = 0; k < inputs; ++k) store(column / panel_columns, k, column % panel_columns, weight[k]);
         }
 }
 
@@ -36,18 +36,40 @@ int total_outputs(const std::vector<Linear::Part>& parts) {
 
 }  // namespace
 
+Rows::Rows(Workspace& workspace, int rows, int width, Format format) : format(format) {
+    constexpr int widest_panel = 32;
+    const auto per_float = static_cast<int>(sizeof(float) / bytes_of(format));
+    const Matrix floats = workspace.matrix(rows, (width + widest_panel) / per_float);
+    data = floats.data;
+    stride = floats.stride * per_float;
+}
+
+Rows Rows::at(ptrdiff_t row, ptrdiff_t column) const {
+    Rows result = *this;
+    if (data)
+        result.data = static_cast<char*>(data) + (row * stride + column) * static_cast<ptrdiff_t>(bytes_of(format));
+    return result;
+}
+
 Linear::Linear(const Kernels& kernels, Format format, int inputs, const std::vector<Part>& parts)
     : kernels_(kernels), format_(format), inputs_(inputs), outputs_(total_outputs(parts)) {
     const int columns = kernels.panel_columns;
-    const size_t whole = static_cast<size_t>((outputs_ + columns - 1) / columns) * static_cast<size_t>(columns);
-    const size_t element = format == Format::float32 ? sizeof(float) : sizeof(uint16_t);
-    panels_ = Buffer(whole * static_cast<size_t>(inputs) * element);
+    depth_ = format == Format::float32 ? inputs : whole(inputs, columns);
+    const auto outputs = static_cast<size_t>(whole(outputs_, columns));
+    const ptrdiff_t panel_size = static_cast<ptrdiff_t>(depth_) * columns;
+    panels_ = Buffer(outputs * static_cast<size_t>(depth_) * bytes_of(format));
     std::memset(panels_.as<char>(), 0, panels_.bytes());
-    if (format == Format::float32) pack(parts, inputs, columns, panels_.as<float>());
-    else pack(parts, inputs, columns, panels_.as<uint16_t>());
+    if (format == Format::float32)
+        each_weight(parts, inputs, columns, [&](int panel, int k, int column, float weight) {
+            panels_.as<float>()[panel * panel_size + k * columns + column] = weight;
+        });
+    else
+        each_weight(parts, inputs, columns, [&](int panel, int k, int column, float weight) {
+            panels_.as<uint16_t>()[panel * panel_size + (k / 2 * columns + column) * 2 + k % 2] = bfloat16(weight);
+        });
 
     if (std::none_of(parts.begin(), parts.end(), [](const Part& part) { return part.bias; })) return;
-    bias_.assign(whole, 0.0f);
+    bias_.assign(outputs, 0.0f);
     float* out = bias_.data();
     for (const Part& part : parts) {
         if (part.bias) std::copy_n(part.bias, part.outputs, out);
@@ -56,32 +78,22 @@ Linear::Linear(const Kernels& kernels, Format format, int inputs, const std::vec
 }
 
 void Linear::multiply(const Call& call, Team& team) const {
-    Matrix in = call.in;
-    if (format_ == Format::bfloat16) {
-        in = {call.rounded, stride_for(inputs_)};
-        team.share(call.rows, row_grain, [&](int begin, int end) {
-            for (int r = begin; r < end; ++r) kernels_.round_bf16(call.in.row(r), in.row(r), inputs_);
-        });
-    }
     const int columns = kernels_.panel_columns;
     team.share((outputs_ + columns - 1) / columns, 1, [&](int begin, int end) {
         const ptrdiff_t first = static_cast<ptrdiff_t>(begin) * columns;
         Product product = {};
-        product.a = in.data, product.a_stride = in.stride;
+        product.a = call.in.data, product.a_stride = call.in.stride;
+        product.panels = panels_.as<char>() + first * depth_ * static_cast<ptrdiff_t>(bytes_of(format_));
         product.bias = bias_.empty() ? nullptr : bias_.data() + first;
         product.residual = call.residual.data ? call.residual.data + first : nullptr;
         product.residual_stride = call.residual.stride;
-        product.out = call.out.data + first, product.out_stride = call.out.stride;
-        product.rows = call.rows, product.depth = inputs_;
+        product.out = call.out.at(0, first).data, product.out_stride = call.out.stride;
+        product.out_format = call.out.format;
+        product.rows = call.rows, product.depth = depth_;
         product.columns = std::min(outputs_, end * columns) - static_cast<int>(first);
         product.activation = call.activation;
-        if (format_ == Format::float32) {
-            product.panels = panels_.as<float>() + first * inputs_;
-            kernels_.product_f32(&product);
-        } else {
-            product.panels = panels_.as<uint16_t>() + first * inputs_;
-            kernels_.product_bf16(&product);
-        }
+        if (format_ == Format::float32) kernels_.product_f32(&product);
+        else kernels_.product_bf16(&product);
     });
 }
 

@@ -13,7 +13,20 @@ namespace onepass {
 // Fewer rows than this are not worth dividing where each takes less than a microsecond.
 constexpr int row_grain = 32;
 
-enum class Format { float32, bfloat16 };
+// Rows of what a product takes or gives: floats or bfloat16, `stride` elements apart.
+struct Rows {
+    void* data = nullptr;
+    ptrdiff_t stride = 0;
+    Format format = Format::float32;
+
+    Rows() = default;
+    Rows(Matrix floats) : data(floats.data), stride(floats.stride) {}
+    // Room for rows of `width` elements and some more, up to a whole panel.
+    Rows(Workspace& workspace, int rows, int width, Format format);
+
+    Rows at(ptrdiff_t row, ptrdiff_t column = 0) const;
+    uint16_t* bf16() const { return static_cast<uint16_t*>(data); }
+};
 
 class Linear {
   public:
@@ -24,20 +37,19 @@ class Linear {
         int outputs;
     };
 
-    // The parts' outputs lie side by side (query, key and value are one product). The panels are
-    // [outputs / panel_columns][inputs][panel_columns], the last one filled up with zeros.
+    // The parts' outputs lie side by side (query, key and value are one product).
     Linear(const Kernels& kernels, Format format, int inputs, const std::vector<Part>& parts);
 
     int inputs() const { return inputs_; }
     int outputs() const { return outputs_; }
+    Format format() const { return format_; }
     size_t bytes() const { return panels_.bytes() + bias_.size() * sizeof(float); }
 
     struct Call {
-        Matrix in, out;
+        Rows in, out;  // in: of this layer's format
         int rows;
         Matrix residual = {};  // added if there; may be `out`
         Activation activation = Activation::identity;
-        float* rounded = nullptr;  // bfloat16 only: room for stride_for(inputs) floats a row
     };
     // out[rows, outputs] = act(in W^T + b + residual); the team divides the outputs.
     void multiply(const Call& call, Team& team) const;
@@ -46,6 +58,7 @@ class Linear {
     const Kernels& kernels_;
     Format format_;
     int inputs_, outputs_;
+    int depth_;  // of the panels: the inputs, in bfloat16 filled up to a whole panel
     Buffer panels_;
     std::vector<float> bias_;  // filled up to whole panels, or empty
 };

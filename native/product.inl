@@ -1,10 +1,10 @@
-// The matrix product: tiles of up to tile_rows rows by two vectors of columns, held in registers over the whole depth.
+// The matrix product in float32: tiles of up to tile_rows rows by two vectors of columns, held in registers over the
+// whole depth.
 
-template <class Element>
 struct Tile {
     const float* a;
     ptrdiff_t a_stride;
-    const Element* b;
+    const float* b;
     ptrdiff_t b_stride;  // from one k to the next
     int depth;
     const float* bias;       // two vectors, or null
@@ -16,16 +16,16 @@ struct Tile {
     int columns;  // at most panel_columns
 };
 
-template <int rows, class Element>
-void multiply_tile(const Tile<Element>& tile) {
+template <int rows>
+void multiply_tile(const Tile& tile) {
     Vec sums[rows][2];
 #pragma GCC unroll 16
     for (int r = 0; r < rows; ++r) sums[r][0] = sums[r][1] = broadcast(0.0f);
 
     // A few rows use up the weights faster than the processor's own prefetching brings them: look 16 KiB ahead.
-    constexpr ptrdiff_t ahead = 16384 / sizeof(Element);
+    constexpr ptrdiff_t ahead = 16384 / sizeof(float);
     const float* a = tile.a;
-    const Element* b = tile.b;
+    const float* b = tile.b;
     for (int k = 0; k < tile.depth; ++k, b += tile.b_stride) {
         const Vec b0 = load(b), b1 = load(b + width);
         __builtin_prefetch(b + ahead);
@@ -60,15 +60,14 @@ void multiply_tile(const Tile<Element>& tile) {
     }
 }
 
-template <class Element, int rows = tile_rows>
-inline void multiply_up_to(int count, const Tile<Element>& tile) {
+template <int rows = tile_rows>
+inline void multiply_up_to(int count, const Tile& tile) {
     if (count == rows) return multiply_tile<rows>(tile);
-    if constexpr (rows > 1) multiply_up_to<Element, rows - 1>(count, tile);
+    if constexpr (rows > 1) multiply_up_to<rows - 1>(count, tile);
 }
 
 // Any number of rows, in tiles of nearly equal height: 15 rows are 8 and 7, not 14 and a slow 1.
-template <class Element>
-void multiply_panel(int rows, Tile<Element> tile) {
+void multiply_panel(int rows, Tile tile) {
     const int tiles = (rows + tile_rows - 1) / tile_rows;
     for (int t = 0; t < tiles; ++t) {
         const int count = rows / tiles + (t < rows % tiles ? 1 : 0);
@@ -80,18 +79,17 @@ void multiply_panel(int rows, Tile<Element> tile) {
     }
 }
 
-template <class Element>
-void product(const Product* p) {
-    const Element* panel = static_cast<const Element*>(p->panels);
+void product_f32(const Product* p) {
+    const float* panel = static_cast<const float*>(p->panels);
     for (int first = 0; first < p->columns; first += panel_columns) {
         const int rest = p->columns - first, columns = rest < panel_columns ? rest : panel_columns;
-        Tile<Element> tile = {};
-        tile.a = p->a, tile.a_stride = p->a_stride;
+        Tile tile = {};
+        tile.a = static_cast<const float*>(p->a), tile.a_stride = p->a_stride;
         tile.b = panel, tile.b_stride = panel_columns;
         tile.depth = p->depth;
         tile.bias = p->bias ? p->bias + first : nullptr;
         tile.residual = p->residual ? p->residual + first : nullptr, tile.residual_stride = p->residual_stride;
-        tile.out = p->out + first, tile.out_stride = p->out_stride;
+        tile.out = static_cast<float*>(p->out) + first, tile.out_stride = p->out_stride;
         tile.columns = columns;
         multiply_panel(p->rows, tile);
         // the panel's columns of these rows are still in the first cache

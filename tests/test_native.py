@@ -11,7 +11,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from random_models import MEAN, NORM, Shape, batch_of, build, double, read_all, row_of, worst
+from random_models import MEAN, NORM, Model, Shape, batch_of, build, double, read_all, row_of, worst
 from tokenizers import Tokenizer
 
 from onepass.engines.batch import Floats, Ints, PackedBatch, Read
@@ -70,6 +70,53 @@ def test_agrees_with_the_reference_at_512_tokens(isa: str) -> None:
         worst(Native(model.spec, {"mean": MEAN}, model.weights, isa=isa).run(batch, [read])[0].values, expected.values)
         < 1e-5
     )
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_bfloat16_is_near_the_reference(shape: Shape, isa: str) -> None:
+    model = build(shape)
+    heads = {"mean": MEAN, "tokens": HeadSpec("tokens", Pool(("tokens",)))}
+    batch = batch_of([1, 2, 3, 17, 64, 200], visible=[1, 1, 3, 9, 64, 123])
+    reads = [read_all(batch, "mean"), read_all(batch, "tokens")]
+    expected = Reference(model.spec, heads, double(model.weights)).run(batch, reads)
+    got = Native(model.spec, heads, model.weights, "bfloat16", isa=isa).run(batch, reads)
+    for a, b in zip(got, expected, strict=True):
+        cosines = (
+            (a.values * b.values).sum(axis=1) / np.linalg.norm(a.values, axis=1) / np.linalg.norm(b.values, axis=1)
+        )
+        assert cosines.min() > 0.99
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_every_activation_in_bfloat16(kind: ActivationKind, isa: str) -> None:
+    model = build(Shape(activation=kind, inner=50))
+    batch = batch_of(RAGGED)
+    read = read_all(batch, "mean")
+    expected = Reference(model.spec, {"mean": MEAN}, double(model.weights)).run(batch, [read])[0]
+    got = Native(model.spec, {"mean": MEAN}, model.weights, "bfloat16", isa=isa).run(batch, [read])[0]
+    assert worst(got.values, expected.values) < 0.05
+
+
+@pytest.fixture(scope="module")
+def long() -> tuple[Model, PackedBatch, Floats]:
+    """A row of 8,192 tokens beside a short one, and what the reference makes of them."""
+    model = build(Shape(heads=1, head_size=32, layers=1, rows=8192))
+    batch = batch_of([8192, 3], visible=[8000, 3])
+    return (
+        model,
+        batch,
+        Reference(model.spec, {"mean": MEAN}, model.weights).run(batch, [read_all(batch, "mean")])[0].values,
+    )
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("dtype", "limit"), [("float32", 1e-4), ("bfloat16", 0.02)])
+def test_8192_tokens(long: tuple[Model, PackedBatch, Floats], dtype: str, limit: float, isa: str) -> None:
+    model, batch, expected = long
+    engine = Native(model.spec, {"mean": MEAN}, model.weights, dtype, isa=isa)
+    assert worst(engine.run(batch, [read_all(batch, "mean")], 2)[0].values, expected) < limit
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -17,9 +17,10 @@ import pytest
 from random_models import MEAN, Shape, batch_of, build, read_all
 
 import onepass
-from onepass.engines import _native
+from onepass.engines import _native, build_engine
 from onepass.engines.native import Native, choose_instruction_set, compute_threads, instruction_sets
 from onepass.errors import BadSetting
+from onepass.model.checkpoint import load_checkpoint
 
 OBJECTS = sorted(Path(onepass.__file__).parents[2].glob("build/*/CMakeFiles/kernels.dir/native/*.o"))
 
@@ -53,6 +54,18 @@ def test_an_instruction_set_that_the_machine_lacks_is_refused(monkeypatch: pytes
         choose_instruction_set("avx512")
     monkeypatch.delenv("ONEPASS_ISA", raising=False)
     assert choose_instruction_set()[0] == "avx2"
+
+
+@pytest.mark.parametrize("isa", [name for name, obstacle in instruction_sets().items() if not obstacle])
+def test_auto_is_bfloat16_where_the_processor_multiplies_it(
+    tiny_embedder: Path, isa: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONEPASS_ISA", isa)
+    engine, choices = build_engine(load_checkpoint(tiny_embedder))
+    assert engine.info()["instruction_set"] == isa
+    assert engine.dtype == choices["dtype"].value == ("bfloat16" if isa in ("amx", "avx512bf16") else "float32")
+    assert choices["dtype"].reason.startswith(isa)
+    assert build_engine(load_checkpoint(tiny_embedder), dtype="bfloat16")[0].dtype == "bfloat16"
 
 
 @pytest.mark.skipif(not OBJECTS, reason="installed from a wheel: there are no object files to look at")

@@ -20,11 +20,15 @@ class Choice:
 
 
 def build_native(checkpoint: Checkpoint, dtype: str) -> tuple[Engine, Choice]:
-    from onepass.engines.native import Native
+    from onepass.engines.native import Native, bfloat16_products, choose_instruction_set
 
-    chosen = (
-        Choice("float32", "no kernel file has bfloat16 products yet") if dtype == "auto" else Choice(dtype, "asked")
-    )
+    isa, _ = choose_instruction_set()
+    if dtype != "auto":
+        chosen = Choice(dtype, "asked")
+    elif bfloat16_products(isa):
+        chosen = Choice("bfloat16", f"{isa} multiplies it faster than float32")
+    else:
+        chosen = Choice("float32", f"{isa} has no bfloat16 products")
     return Native(checkpoint.spec, checkpoint.heads, checkpoint.weights, dtype=chosen.value), chosen
 
 

@@ -24,6 +24,11 @@ def instruction_sets() -> dict[str, str]:
     return dict(_native.instruction_sets())
 
 
+def bfloat16_products(isa: str) -> bool:
+    """Whether processors with this instruction set multiply bfloat16 themselves; others take the time of float32."""
+    return bool(_native.bfloat16_products(isa))
+
+
 def compute_threads() -> int:
     """Physical cores in the affinity mask, or the control group's processor quota rounded up if less; at least 1."""
     return int(_native.compute_threads())
@@ -46,7 +51,7 @@ def choose_instruction_set(asked: str | None = None) -> tuple[str, str]:
 
 
 class Native:
-    """dtype float32, or bfloat16: weights and matrix inputs rounded to bfloat16, everything else float32.
+    """dtype float32, or bfloat16: weights and inputs of products rounded to bfloat16; sums and all else float32.
 
     `isa` forces an instruction set (so does ONEPASS_ISA); by default it is the widest the machine has. Raises
     UnsupportedOption for what the engine does not run, MissingTensor, BadCheckpoint for tensors that do not fit the

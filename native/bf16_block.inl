@@ -1,0 +1,9 @@
+// A block of a bfloat16 product: up to block_rows rows times one panel, nothing added.
+struct Block {
+    const uint16_t* a;
+    ptrdiff_t a_stride;
+    const uint16_t* panel;
+    int rows, depth;  // depth a multiple of panel_columns
+    float* out;       // [rows][panel_columns]
+    ptrdiff_t out_stride;
+};
