@@ -29,7 +29,6 @@ from onepass.encoder import shared_device
 from onepass.model.checkpoint import load_checkpoint
 
 WORKLOADS = ("single", "rerank200", "stream512", "tokens512", "tokens4096")
-TUNING_SECONDS = 15.0
 QUICK_TUNING_SECONDS = 4.0
 
 
@@ -81,11 +80,12 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--inputs", nargs="+", choices=("ids", "texts"), default=("ids",))
     parser.add_argument("--rounds", type=int, help="by default fewer for larger models")
     parser.add_argument("--sequences", type=int, help="only the first so many of a workload; by default by model")
-    parser.add_argument("--quick", action="store_true", help="all-MiniLM-L6-v2, single and rerank200, three rounds")
+    parser.add_argument("--tuning", type=float, default=12.0, help="seconds per runtime and workload")
+    parser.add_argument("--quick", action="store_true", help="all-MiniLM-L6-v2, single and rerank200, two rounds")
     arguments = parser.parse_args()
-    arguments.tuning = QUICK_TUNING_SECONDS if arguments.quick else TUNING_SECONDS
     if arguments.quick:
-        arguments.rounds, arguments.workloads, arguments.models = 3, WORKLOADS[:2], ["minilm-l6"]
+        arguments.rounds, arguments.workloads, arguments.models = 2, WORKLOADS[:2], ["minilm-l6"]
+        arguments.tuning = QUICK_TUNING_SECONDS
     return arguments
 
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 import click
 import numpy as np
 from batches import Setting
-from quiet import Turn, counted, watched
+from quiet import QUIET, Turn, counted, watched
 from rivals import Rival
 from workloads import Workload
 
 CALLS = {"single": 100, "tokens512": 5}  # per turn, of which the median counts; others once
 REST = 0.2  # seconds between two runtimes: their threads go on spinning for a while
+PATIENCE = 3.0
 TUNING_SEQUENCES = 40
 COSINE = {"fp32": 0.99999, "bf16": 0.999, "int8": 0.9}  # every vector to the first runtime's
 
@@ -104,8 +105,14 @@ def agreement(rivals: dict[str, Rival], work: Workload, chosen: dict[str, Settin
 
 
 def timed(rival: Rival, work: Workload, run: Runs) -> Turn:
+    """One turn; again while others use the machine, for at most PATIENCE seconds."""
     calls = range(CALLS.get(work.name, 1))
-    return watched(lambda: statistics.median(call(rival, work, run.input, run.setting) for _ in calls))
+    limit = time.perf_counter() + PATIENCE
+    while True:
+        turn = watched(lambda: statistics.median(call(rival, work, run.input, run.setting) for _ in calls))
+        if turn.others <= QUIET or time.perf_counter() > limit:
+            return turn
+        time.sleep(REST)
 
 
 def call(rival: Rival, work: Workload, kind: str, setting: Setting) -> float:
