@@ -19,6 +19,7 @@ def result(run: Runs, operations: float, peaks: dict[str, Peak]) -> dict[str, An
     return {
         "model": run.model,
         "workload": run.workload,
+        "sequences": run.sequences,
         "input": run.input,
         "engine": run.engine,
         "milliseconds": {

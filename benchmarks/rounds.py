@@ -27,10 +27,11 @@ class Disagreement(Exception):
 
 @dataclass(slots=True)
 class Runs:
-    """One runtime on one workload. cosine: the smallest to the first runtime's vectors.  turns: one per round."""
+    """One runtime on one workload, of so many sequences. cosine: the smallest to the first runtime's vectors."""
 
     model: str
     workload: str
+    sequences: int
     input: str
     engine: str
     setting: Setting
@@ -63,7 +64,11 @@ def measured(
                     f"{model} {work.name}: {name} is fastest with {setting.rows} a batch, {setting.streams} at once"
                 )
         cosines = agreement(rivals, work, chosen)
-        runs += [Runs(model, work.name, kind, name, chosen[name], cosines[name]) for kind in inputs for name in rivals]
+        runs += [
+            Runs(model, work.name, len(work.ids), kind, name, chosen[name], cosines[name])
+            for kind in inputs
+            for name in rivals
+        ]
     for number in range(rounds):
         for work in works:
             mine = [run for run in runs if run.workload == work.name]
