@@ -16,9 +16,8 @@ def main() -> None:
     for model in dict.fromkeys(row["model"] for row in rows):
         mine = [row for row in rows if row["model"] == model]
         workloads = list(dict.fromkeys(row["workload"] for row in mine))
-        click.echo(
-            f"\n| {model}, ms | {' | '.join(workloads)} | GFLOP/s, share of peak on rerank200 | smallest cosine |"
-        )
+        columns = [f"{model}, ms", *workloads, "GFLOP/s, share of peak on rerank200", "smallest cosine"]
+        click.echo(f"\n| {' | '.join(columns)} |")
         click.echo(f"|---|{'--:|' * (len(workloads) + 2)}")
         for engine in dict.fromkeys(row["engine"] for row in mine):
             by_workload = {row["workload"]: row for row in mine if row["engine"] == engine}
