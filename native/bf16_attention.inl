@@ -76,6 +76,18 @@ inline float weights_of(const float* scores, uint16_t* weights, int n, int keys,
     return 1.0f / sum(total);
 }
 
+// A panel's columns of the context of some rows.
+void store_context(const Attention& task, const float* sums, const float* one_over_sum, int first, int rows, int d) {
+    for (int r = 0; r < rows; ++r)
+        for (int c = d; c < task.head_size && c < d + panel_columns; c += width) {
+            const Vec mixed = load(sums + r * panel_columns + c - d) * broadcast(one_over_sum[r]);
+            uint16_t* out = static_cast<uint16_t*>(task.out) + (first + r) * task.out_stride + c;
+            const int rest = task.head_size - c;
+            if (rest < width) store_first(out, mixed, rest);
+            else store(out, mixed);
+        }
+}
+
 void attend_bf16(const Attention* task) {
     Multiplier multiply;
     const int keys = whole_panels(task->visible), depth = whole_panels(task->head_size);
@@ -88,7 +100,7 @@ void attend_bf16(const Attention* task) {
 
     const uint16_t* queries = static_cast<const uint16_t*>(task->query);
     alignas(64) float sums[block_rows * panel_columns];
-    each_block(task->tokens, [&](int first, int rows) {
+    const auto attend_block = [&](int first, int rows) {
         for (int key = 0; key < keys; key += panel_columns)
             multiply({queries + first * task->stride, task->stride, key_panel + static_cast<ptrdiff_t>(key) * depth,
                       rows, depth, scores + key, keys});
@@ -100,14 +112,10 @@ void attend_bf16(const Attention* task) {
         for (int d = 0; d < task->head_size; d += panel_columns) {
             multiply(
                 {weights, 2 * keys, value_panel + static_cast<ptrdiff_t>(d) * keys, rows, keys, sums, panel_columns});
-            for (int r = 0; r < rows; ++r)
-                for (int c = d; c < task->head_size && c < d + panel_columns; c += width) {
-                    const Vec mixed = load(sums + r * panel_columns + c - d) * broadcast(one_over_sum[r]);
-                    uint16_t* out = static_cast<uint16_t*>(task->out) + (first + r) * task->out_stride + c;
-                    const int rest = task->head_size - c;
-                    if (rest < width) store_first(out, mixed, rest);
-                    else store(out, mixed);
-                }
+            store_context(*task, sums, one_over_sum, first, rows, d);
         }
+    };
+    each_height(task->tokens, [&](int first, int blocks, int height) {
+        for (int block = 0; block < blocks; ++block) attend_block(first + block * height, height);
     });
 }

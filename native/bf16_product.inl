@@ -1,15 +1,13 @@
 // The matrix product in bfloat16. Blocks are multiplied by the instruction set's Multiplier; what comes after the sums
 // is done in float32 while the block is in the first cache.
 
-// Rows in blocks of nearly equal height: work(first, rows).
+// Rows in blocks of nearly equal height, those of one height together: work(first, blocks, height). Tiles have to be
+// configured for a height, which takes as long as some products.
 template <class Work>
-inline void each_block(int rows, const Work& work) {
-    const int blocks = (rows + block_rows - 1) / block_rows;
-    for (int block = 0, first = 0; block < blocks; ++block) {
-        const int count = rows / blocks + (block < rows % blocks ? 1 : 0);
-        work(first, count);
-        first += count;
-    }
+inline void each_height(int rows, const Work& work) {
+    const int blocks = (rows + block_rows - 1) / block_rows, low = rows / blocks, higher = rows % blocks;
+    if (higher) work(0, higher, low + 1);
+    work(higher * (low + 1), blocks - higher, low);
 }
 
 // out = activation(sums + bias + residual) of one block. In bfloat16 what lies beyond the columns is written, too.
@@ -37,17 +35,19 @@ void product_bf16(const Product* p) {
     Multiplier multiply;
     alignas(64) float sums[block_rows * panel_columns];
     const uint16_t* a = static_cast<const uint16_t*>(p->a);
-    const uint16_t* panel = static_cast<const uint16_t*>(p->panels);
-    for (int column = 0; column < p->columns; column += panel_columns) {
-        each_block(p->rows, [&](int first, int rows) {
-            multiply({a + first * p->a_stride, p->a_stride, panel, rows, p->depth, sums, panel_columns});
-            with_kind(p->activation, [&](auto kind) {
-                if (p->out_format == Format::bfloat16) finish<uint16_t, kind.value>(*p, sums, first, rows, column);
-                else finish<float, kind.value>(*p, sums, first, rows, column);
-            });
+    const uint16_t* panels = static_cast<const uint16_t*>(p->panels);
+    const auto multiply_and_finish = [&](int first, int rows, int column) {
+        const uint16_t* panel = panels + static_cast<ptrdiff_t>(column) * p->depth;
+        multiply({a + first * p->a_stride, p->a_stride, panel, rows, p->depth, sums, panel_columns});
+        with_kind(p->activation, [&](auto kind) {
+            if (p->out_format == Format::bfloat16) finish<uint16_t, kind.value>(*p, sums, first, rows, column);
+            else finish<float, kind.value>(*p, sums, first, rows, column);
         });
-        panel += static_cast<ptrdiff_t>(p->depth) * panel_columns;
-    }
+    };
+    each_height(p->rows, [&](int first, int blocks, int height) {
+        for (int column = 0; column < p->columns; column += panel_columns)
+            for (int block = 0; block < blocks; ++block) multiply_and_finish(first + block * height, height, column);
+    });
 }
 
 void round_bf16(const float* x, uint16_t* out, int n) {

@@ -9,10 +9,10 @@ namespace onepass {
 namespace {
 
 // Rows that go through a feed-forward together: few enough for what lies between its two products to stay in the second
-// cache beside a panel of weights, many enough to read each panel for some tiles.
-int chunk_rows(int feed_forward_width) {
+// cache beside a panel of weights, many enough to read each panel for some blocks, and whole blocks.
+int chunk_rows(int feed_forward_width, int block_rows) {
     constexpr int cached_floats = 96 * 1024, fewest = 28, most = 112;
-    return std::clamp(cached_floats / feed_forward_width, fewest, most);
+    return std::max(std::clamp(cached_floats / feed_forward_width, fewest, most) / block_rows, 1) * block_rows;
 }
 
 // Products and attention read whole panels: what lies behind the last column must be numbers.
@@ -150,10 +150,11 @@ struct Encoder::Pass {
     // Enough chunks of rows: each member takes whole chunks through all products. Too few: all divide each product.
     template <class Step>
     void each_chunk(const Step& step) {
-        const int chunks = (batch.tokens + chunk - 1) / chunk;
+        const int chunks = (batch.tokens + chunk - 1) / chunk, block = kernels.block_rows;
+        const int blocks = (batch.tokens + block - 1) / block;
         const auto take = [&](int index, const Scratch& own, Team& helpers) {
             const auto edge = [&](int i) {
-                return static_cast<int>(static_cast<long long>(batch.tokens) * i / chunks);
+                return std::min(batch.tokens, static_cast<int>(static_cast<long long>(blocks) * i / chunks) * block);
             };
             step(edge(index), edge(index + 1) - edge(index), own, helpers);
         };
@@ -250,7 +251,7 @@ Encoder::Pass::Pass(const Encoder& encoder, const Batch& batch, Matrix hidden, T
         inner_width = std::max(inner_width, layer.weights->up->outputs());
     }
     for (int row = 0; row < batch.rows; ++row) length = std::max(length, batch.offsets[row + 1] - batch.offsets[row]);
-    chunk = chunk_rows(inner_width);
+    chunk = chunk_rows(inner_width, kernels.block_rows);
 
     query_key_value = Rows(workspace, batch.tokens, 3 * heads_width, format);
     context = Rows(workspace, batch.tokens, heads_width, format);

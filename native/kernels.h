@@ -66,6 +66,7 @@ struct Attention {
 struct Kernels {
     const char* name;
     int panel_columns;
+    int block_rows;      // that a product takes at a time
     bool bf16_products;  // whether the processor multiplies bfloat16 itself; if not, it takes the time of float32
 
     void (*product_f32)(const Product*);

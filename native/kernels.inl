@@ -40,6 +40,8 @@ size_t attention_scratch(int tokens, int head_size) {
 }
 
 constexpr Kernels table(const char* name, bool bf16_products) {
-    return {name,        panel_columns,     bf16_products, product_f32, product_bf16, attend_f32,
-            attend_bf16, attention_scratch, layer_norm,    activate,    round_bf16};
+    return {name,          panel_columns, block_rows > tile_rows ? block_rows : tile_rows,
+            bf16_products, product_f32,   product_bf16,
+            attend_f32,    attend_bf16,   attention_scratch,
+            layer_norm,    activate,      round_bf16};
 }
