@@ -24,8 +24,8 @@ class Record {
     void near(Exact exact, double got) {
         const double error = std::fabs(got - exact.value), scale = std::fabs(exact.value) + of_size_ * exact.size;
         ++compared_;
+        if (error > 0) largest_ = std::max(largest_, error / scale);
         if (!(error <= tolerance_ * scale)) missed(std::to_string(got) + " is not near " + std::to_string(exact.value));
-        else if (error > 0) largest_ = std::max(largest_, error / scale);
     }
 
     void same(const void* got, const void* expected, size_t bytes, const char* when) {
