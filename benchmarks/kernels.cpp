@@ -1,6 +1,6 @@
 // How near the kernels come to the arithmetic peak of one core, in processor time (a busy machine disturbs it less).
 //
-//   make check-kernels, then build/check/bench_kernels [portable|avx2|avx512|avx512bf16|amx] [bf16]
+//   make bench-kernels, then build/bench/bench_kernels [portable|avx2|avx512|avx512bf16|amx] [bf16]
 //
 // Without arguments: what this machine's widest instruction set does in float32 and in bfloat16.
 
