@@ -18,7 +18,7 @@ CALLS = {"single": 100, "tokens512": 5}  # per turn, of which the median counts;
 REST = 0.2  # seconds between two runtimes: their threads go on spinning for a while
 PATIENCE = 3.0
 TUNING_SEQUENCES = 40
-COSINE = {"fp32": 0.99999, "bf16": 0.999, "int8": 0.9}  # every vector to the first runtime's
+COSINE = {"fp32": 0.99999, "bf16": 0.999, "int8": 0.9}  # of every vector to the first float32 runtime's
 
 
 class Disagreement(Exception):
@@ -27,7 +27,7 @@ class Disagreement(Exception):
 
 @dataclass(slots=True)
 class Runs:
-    """One runtime on one workload, of so many sequences. cosine: the smallest to the first runtime's vectors."""
+    """One runtime on one workload, of so many sequences. cosine: see `agreement`."""
 
     model: str
     workload: str
@@ -96,16 +96,16 @@ def tuned(rival: Rival, work: Workload, limit: float) -> Setting:
 
 
 def agreement(rivals: dict[str, Rival], work: Workload, chosen: dict[str, Setting]) -> dict[str, float]:
-    """The smallest cosine of any vector to the first runtime's; this warms everything up, too.
+    """The smallest cosine of any vector to the first float32 runtime's; warms everything up, too.
 
     Raises Disagreement where it is too small: a wrong answer has no speed.
     """
     vectors = {name: rival.ids(work.ids, chosen[name]).astype(np.float64) for name, rival in rivals.items()}
-    reference = next(iter(vectors.values()))
-    found = {name: float((mine * reference).sum(1).min()) for name, mine in vectors.items()}
+    exact = next((name for name in vectors if name.endswith("fp32")), next(iter(vectors)))
+    found = {name: float((mine * vectors[exact]).sum(1).min()) for name, mine in vectors.items()}
     for name, cosine in found.items():
         if not cosine >= COSINE[name.rpartition(" ")[2]]:
-            raise Disagreement(f"{name} has cosine {cosine:.5f} to {next(iter(vectors))} on {work.name}")
+            raise Disagreement(f"{name} has cosine {cosine:.5f} to {exact} on {work.name}")
     return found
 
 
