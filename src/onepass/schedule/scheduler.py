@@ -24,11 +24,10 @@ WINDOW = 4  # budgets' worth of the earliest rows among which those of close len
 
 @dataclass(slots=True)
 class Flow:
-    """One request's place in the queue. arrival: of its next row.  left: the client went away."""
+    """One request's place in the queue. arrival: of its next row.  queued: tokens."""
 
     arrival: float = -math.inf
     queued: int = 0
-    left: bool = False
 
 
 @dataclass(slots=True, order=True)
@@ -65,7 +64,6 @@ class Scheduler:
 
     def leave(self, flow: Flow) -> int:
         """Forget the rows of a flow that are still queued. Returns their tokens."""
-        flow.left = True
         forgotten = flow.queued
         for model, queue in list(self._queues.items()):
             kept = [entry for entry in queue if entry.flow is not flow]
