@@ -14,8 +14,8 @@ from onepass.errors import BadCheckpoint, BadSetting, UnknownFamily, Unsupported
 from onepass.model.classification import finish_of, labels_of
 from onepass.model.config import Config
 from onepass.model.families import FAMILIES
-from onepass.model.families.family import Family
-from onepass.model.heads import L2, HeadSpec, Pool, Truncate
+from onepass.model.families.family import Family, Tensors
+from onepass.model.heads import L2, HeadSpec, Linear, Norm, Pool, Step, Truncate, Vocabulary
 from onepass.model.hub import locate
 from onepass.model.sentence_transformers import Modules, read_modules
 from onepass.model.spec import EncoderSpec
@@ -30,7 +30,8 @@ __all__ = ["Checkpoint", "TokenizerFiles", "load_checkpoint"]
 class Checkpoint:
     """name: as the user gave it.  revision: the commit of a hub download, or None.  family: its model_type.
 
-    heads: by task name: "embed", "classify" (its labels name the columns; one label also serves rerank).
+    heads: by name: "embed", and what families/family.py lists; labels name a head's columns (one label of "classify"
+    also serves rerank).
     weights: float32, under the names of model/weights.py.  max_length: tokens of one row, special tokens included.
     prompts: text put before inputs, by name.  default_prompt: a name in prompts, or None.
     dimensions: width of the embed head's rows after the checkpoint's own truncation, 0 where there is none.
@@ -66,10 +67,10 @@ def load_checkpoint(model: str | Path, *, revision: str | None = None, max_lengt
     family = _family(config)
     spec = family.spec(config)
     saved = Config.read_if_there(path / "config_sentence_transformers.json", "config_sentence_transformers.json")
-    head, head_tensors, names = _head(config, family, modules, saved, notes)
+    planned, head_tensors, names = _heads(config, family, modules, saved, notes)
     stored = without_prefix(open_tensors(folder), family.prefixes)
-    weights: dict[str, NDArray[np.float32]] = gather(stored, family.trunk(spec) | names) | head_tensors
-    heads = {head.name: head}
+    weights = gather(stored, family.trunk(spec, config) | names, spec) | head_tensors
+    heads = {head.name: _without_missing_biases(head, weights) for head in planned}
     check(spec, heads, weights)
     prompts = saved.texts("prompts")
     return Checkpoint(
@@ -90,7 +91,7 @@ def load_checkpoint(model: str | Path, *, revision: str | None = None, max_lengt
         max_length=_max_length(folder, spec, modules, max_length, notes),
         prompts=MappingProxyType(prompts),
         default_prompt=_default_prompt(saved, prompts),
-        dimensions=head_width(head, spec.width, weights) if head.name == "embed" else 0,
+        dimensions=head_width(heads["embed"], spec.width, weights) if "embed" in heads else 0,
         notes=tuple(notes),
     )
 
@@ -111,26 +112,66 @@ def _family(config: Config) -> Family:
     return FAMILIES[model_type]
 
 
-def _head(
+HEADS = {
+    "ForSequenceClassification": "classify",
+    "ForTokenClassification": "tag",
+    "ForQuestionAnswering": "answer",
+    "ForMaskedLM": "fill",
+    "ForCausalLM": "next",
+    "LMHeadModel": "next",
+}
+"""What the end of an architecture's name says about its head."""
+
+LABELLED = ("classify", "tag")
+TRUNKS = ("Model", "ForPreTraining", "ForMaskedLM", "ForCausalLM")
+
+
+def _heads(
     config: Config, family: Family, modules: Modules | None, saved: Config, notes: list[str]
-) -> tuple[HeadSpec, dict[str, NDArray[np.float32]], dict[str, str]]:
-    """The head, its tensors from module folders, and the names in the model's own files of its other tensors."""
+) -> tuple[list[HeadSpec], dict[str, NDArray[np.float32]], Tensors]:
+    """The heads, their tensors from module folders, and where in the model's own files the others come from."""
     saved.only("model_type", "SentenceTransformer", "CrossEncoder")
     if modules is not None and modules.head is not None:
-        return _truncated(modules.head, saved), modules.tensors, {}
+        return [_truncated(modules.head, saved)], modules.tensors, {}
     architecture = _architecture(config)
-    if architecture.endswith("ForSequenceClassification"):
-        labels = labels_of(config)
-        head, names = family.classify(labels)
-        return replace(head, finish=finish_of(config, saved, len(labels), notes)), {}, names
-    if architecture.endswith(("Model", "ForMaskedLM", "ForPreTraining")):
-        unused = "" if architecture.endswith("Model") else f"; the head of {architecture} is not used"
-        notes.append(f"There is no Pooling module: vectors are the mean over tokens, not normalised{unused}.")
-        return _truncated(HeadSpec("embed", Pool(("mean",))), saved), {}, {}
+    name = next((name for end, name in HEADS.items() if architecture.endswith(end)), None)
+    if name in family.heads:
+        head, tensors = family.heads[name](config)
+        if name in LABELLED:
+            labels = labels_of(config)
+            head = replace(head, labels=labels)
+            if name == "classify":
+                head = replace(head, finish=finish_of(config, saved, len(labels), notes))
+        if not architecture.endswith(TRUNKS):
+            return [head], {}, tensors
+        return [head, _plain_embed(config, saved, notes)], {}, tensors
+    if architecture.endswith(TRUNKS):
+        return [_plain_embed(config, saved, notes)], {}, {}
+    served = ", ".join(end for end, name in HEADS.items() if name in family.heads)
     raise UnsupportedOption(
-        f"config.json names the architecture {architecture!r}, whose head is not served yet; served are plain models, "
-        "ForMaskedLM and ForSequenceClassification"
+        f"config.json names the architecture {architecture!r}, whose head is not served; of the family "
+        f"{family.model_type} plain models{', ' if served else ''}{served} are"
     )
+
+
+def _plain_embed(config: Config, saved: Config, notes: list[str]) -> HeadSpec:
+    """What sentence-transformers does without modules.json."""
+    last = _architecture(config).endswith("ForCausalLM") and config.get("is_causal") is not False
+    notes.append(
+        f"There is no Pooling module: vectors are the {'last token' if last else 'mean over tokens'}, not normalised."
+    )
+    return _truncated(HeadSpec("embed", Pool(("last",) if last else ("mean",))), saved)
+
+
+def _without_missing_biases(head: HeadSpec, weights: Weights) -> HeadSpec:
+    """Steps whose bias the family calls optional and the file lacks have none."""
+
+    def mended(step: Step) -> Step:
+        if isinstance(step, Linear | Norm | Vocabulary) and step.bias not in weights:
+            return replace(step, bias=None)
+        return step
+
+    return replace(head, per_token=tuple(map(mended, head.per_token)), per_row=tuple(map(mended, head.per_row)))
 
 
 def _architecture(config: Config) -> str:

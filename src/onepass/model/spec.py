@@ -44,7 +44,7 @@ class PositionSpec:
     arange: token t reads row t + start (BERT 0, BART 2).
     after_pad: token t reads row start + (number of ids != start among ids 0..t), or row `start` where its own id is
     `start`; `start` is the pad id (RoBERTa). It looks at ids, not at a mask.
-    sinusoid: the table is computed, not stored (M2M).
+    sinusoid: the table is computed, not stored (M2M); positions.sinusoids makes it.
     """
 
     rule: Literal["arange", "after_pad"]
@@ -83,7 +83,7 @@ class EmbedSpec:
 class RopeSpec:
     """Rotary positions in the half-split form, on the first `size` dimensions of a head.
 
-    scaling: none, linear, llama3, yarn, longrope, dynamic, ntk; `options` are that scaling's numbers by config name.
+    `options` are the scaling's numbers by config name; model/positions.py says what each scaling makes of them.
     factor multiplies cosines and sines (yarn, longrope).
     """
 
@@ -118,8 +118,13 @@ class AttentionSpec:
 
 @dataclass(frozen=True, slots=True)
 class FeedForwardSpec:
-    """plain: W2 act(W1 x).  gated: W2 (act(Wg x) * W1 x).  experts: the `top` of `experts` plain ones, weighted by the
-    router's softmax over all of them.  chain: how many feed-forwards follow one another (MobileBERT)."""
+    """plain: down act(up x).  gated: down (act(gate x) * up x).
+
+    experts: `experts` plain ones of `width` side by side, of which a token takes the `top` by the router, each weighted
+    by the router's softmax over all of them, not renormalised (Nomic).
+    chain: how many feed-forwards follow one another; all but the last have a residual and a norm of their own
+    (MobileBERT).
+    """
 
     kind: Literal["plain", "gated", "experts"]
     width: int
@@ -131,7 +136,11 @@ class FeedForwardSpec:
 
 @dataclass(frozen=True, slots=True)
 class BottleneckSpec:
-    """MobileBERT: the block works at `width`; `shares` says which of its inputs read the narrowed hidden state."""
+    """MobileBERT's: attention and feed-forwards work at `width`, on u = N(input h), and h = N(output b + h) at the end.
+
+    shares: queries, keys and values read u ("all"); queries and keys read N(shared h), values h ("query_key"); all
+    read h ("none").
+    """
 
     width: int
     shares: Literal["all", "query_key", "none"]
@@ -142,7 +151,9 @@ class LayerSpec:
     """One layer; most layers of a model are one shared object.
 
     post: h = N1(h + A(h)), h = N2(h + F(h)).  pre: h = h + A(N1 h), h = h + F(N2 h).
-    sandwich: h = h + N1b(A(N1 h)), h = h + N2b(F(N2 h)).  bottleneck: SPEC of MobileBERT.
+    sandwich: h = h + N1b(A(N1 h)), h = h + N2b(F(N2 h)).
+    bottleneck: u as BottleneckSpec says, a = N1(A + u), a = Nk(Fk(a) + a) for each of the chain but the last,
+    b = N2(F(a) + a), and h from b; the norms have their names in model/weights.py.
     weights: index of the tensor group this layer reads (ALBERT repeats one).  first_norm: whether N1 exists.
     """
 
@@ -173,7 +184,10 @@ class Alibi:
 class Disentangled:
     """DeBERTa's content-to-position and position-to-content scores over relative indices clipped to +-span.
 
-    buckets: log buckets, or 0 for plain distances up to max_distance.  norm: of the relative table, or None.
+    With delta = i - j and idx = clip(bucket(delta) + span, 0, 2 span - 1), the score of token i for token j is
+    scale (q_i . k_j + [content_to_position] q_i . PK[idx] + [position_to_content] k_j . PQ[idx]), where PK and PQ are
+    the relative table (after `norm`) through the layer's position_key and position_query.
+    buckets: log buckets, or 0 for plain distances.  norm: of the relative table, or None.
     """
 
     span: int
@@ -182,6 +196,9 @@ class Disentangled:
     content_to_position: bool
     position_to_content: bool
     norm: NormSpec | None = None
+
+
+Relative = T5Buckets | Alibi | Disentangled
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +222,7 @@ class EncoderSpec:
     embed: EmbedSpec
     layers: tuple[LayerSpec, ...]
     ropes: tuple[RopeSpec, ...] = ()
-    relative: T5Buckets | Alibi | Disentangled | None = None
+    relative: Relative | None = None
     conv: ConvSpec | None = None
     final_norm: NormSpec | None = None
     max_tokens: int | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onepass.model.config import Config
 from onepass.model.families import bert_layout
-from onepass.model.families.family import Family
+from onepass.model.families.family import Family, answerer, classifier, tagger
 from onepass.model.spec import EncoderSpec
 
 
@@ -17,7 +17,12 @@ BERT = Family(
     _spec,
     prefixes=("bert.",),
     tensors=bert_layout.TENSORS,
-    classifier=(("pooler.dense", "tanh"), ("classifier", None)),
     pad_id=0,
     types=True,
+    heads={
+        "classify": classifier(("pooler.dense", "tanh"), ("classifier", None)),
+        "tag": tagger(),
+        "answer": answerer(),
+        "fill": bert_layout.FILL,
+    },
 )

@@ -8,7 +8,7 @@ from typing import Literal
 
 from onepass.errors import BadCheckpoint
 from onepass.model.config import Config
-from onepass.model.families.family import refuse_foreign
+from onepass.model.families.family import filler, refuse_foreign
 from onepass.model.spec import (
     ActivationKind,
     AttentionSpec,
@@ -41,6 +41,13 @@ TENSORS: Mapping[str, str] = {
     "layers.{}.ff.down.*": "encoder.layer.{}.output.dense.*",
     "layers.{}.norm2.*": "encoder.layer.{}.output.LayerNorm.*",
 }
+
+FILL = filler(
+    "cls.predictions.transform.dense",
+    "cls.predictions.transform.LayerNorm",
+    "cls.predictions.bias",
+    "cls.predictions.decoder.bias",
+)
 
 
 def read_spec(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onepass.model.config import Config
 from onepass.model.families import bert_layout
-from onepass.model.families.family import Family, refuse_foreign
+from onepass.model.families.family import Family, Head, answerer, classifier, filler, refuse_foreign, tagger
 from onepass.model.spec import EncoderSpec, NormSpec, PositionSpec
 
 EPS = 1e-12  # fixed in the model's code, no config key
@@ -29,6 +29,11 @@ def _spec(config: Config) -> EncoderSpec:
     )
 
 
+def _fill(config: Config) -> Head:
+    activation = config.activation("activation", "gelu")
+    return filler("vocab_transform", "vocab_layer_norm", "vocab_projector.bias", activation=activation, eps=EPS)(config)
+
+
 DISTILBERT = Family(
     "distilbert",
     _spec,
@@ -44,7 +49,12 @@ DISTILBERT = Family(
         "layers.{}.ff.down.*": "transformer.layer.{}.ffn.lin2.*",
         "layers.{}.norm2.*": "transformer.layer.{}.output_layer_norm.*",
     },
-    classifier=(("pre_classifier", "relu"), ("classifier", None)),
     pad_id=0,
     types=False,
+    heads={
+        "classify": classifier(("pre_classifier", "relu"), ("classifier", None)),
+        "tag": tagger(),
+        "answer": answerer(),
+        "fill": _fill,
+    },
 )

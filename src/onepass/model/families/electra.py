@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onepass.model.config import Config
 from onepass.model.families import bert_layout
-from onepass.model.families.family import Family
+from onepass.model.families.family import Family, answerer, classifier, filler, tagger
 from onepass.model.spec import EncoderSpec
 
 
@@ -17,8 +17,18 @@ ELECTRA = Family(
     _spec,
     prefixes=("electra.",),
     tensors=bert_layout.TENSORS,
-    # exact GELU between the two, whatever hidden_act says
-    classifier=(("classifier.dense", "gelu"), ("classifier.out_proj", None)),
     pad_id=0,
     types=True,
+    heads={
+        # exact GELU in both, whatever hidden_act says
+        "classify": classifier(("classifier.dense", "gelu"), ("classifier.out_proj", None)),
+        "tag": tagger(),
+        "answer": answerer(),
+        "fill": filler(
+            "generator_predictions.dense",
+            "generator_predictions.LayerNorm",
+            "generator_lm_head.bias",
+            activation="gelu",
+        ),
+    },
 )

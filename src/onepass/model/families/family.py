@@ -1,15 +1,21 @@
-"""What a family file says: how a config.json becomes a spec, how tensors are named, how it classifies."""
+"""What a family file says: how a config.json becomes a spec, where its tensors come from, what its heads are."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from onepass.errors import UnsupportedOption
 from onepass.model.config import Config
-from onepass.model.heads import Activation, HeadSpec, Linear, Pool, Step
-from onepass.model.spec import ActivationKind, EncoderSpec
-from onepass.model.weights import shapes
+from onepass.model.heads import Activation, HeadSpec, Linear, Norm, Pool, Step, Vocabulary
+from onepass.model.spec import ActivationKind, EncoderSpec, NormSpec
+from onepass.model.weights import IfThere, OneOf, Source, renamed, shapes
+
+Tensors = Mapping[str, Source]
+Head = tuple[HeadSpec, Tensors]
+"""A head without its labels, and where its tensors come from."""
+
+HeadReader = Callable[[Config], Head]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,42 +24,134 @@ class Family:
 
     spec: reads config.json; raises UnsupportedOption for what it does not implement.
     prefixes: put before the trunk's tensors by models with a head; the first that matches is cut off.
-    tensors: our name -> name in the file, `{}` standing for the layer and `*` for weight and bias.
-    classifier: of a ForSequenceClassification, over the first token: linear layers and what follows each.
+    tensors: our name -> where it comes from, or a function of the config that says so; `{}` stands for the layer's
+    weight group, a last `*` for weight and bias, a last `?` for weight and, if the file has one, bias.
+    heads: by the name that tasks know them by: classify (a row's labels), tag (a token's), answer (where an answer
+    starts and ends), fill (a masked token), next (the token after the last one).
     pad_id: where config.json says none.  types: whether its tokenizer gives token type ids.
     """
 
     model_type: str
     spec: Callable[[Config], EncoderSpec]
     prefixes: tuple[str, ...]
-    tensors: Mapping[str, str]
-    classifier: tuple[tuple[str, ActivationKind | None], ...]
+    tensors: Tensors | Callable[[Config], Tensors]
     pad_id: int
     types: bool
+    heads: Mapping[str, HeadReader] = field(default_factory=dict)
 
-    def trunk(self, spec: EncoderSpec) -> dict[str, str]:
-        """Our name -> name in the file, for each tensor that this spec needs."""
+    def trunk(self, spec: EncoderSpec, config: Config) -> dict[str, Source]:
+        """Our name -> where it comes from, for each tensor that this spec needs."""
         possible = shapes(spec)
-        names: dict[str, str] = {}
-        for ours, theirs in self.tensors.items():
-            for group in {layer.weights for layer in spec.layers} if "{}" in ours else {0}:
-                for part in ("weight", "bias") if "*" in ours else ("",):
-                    name = ours.replace("{}", str(group)).replace("*", part)
+        groups = {layer.weights for layer in spec.layers}
+        tensors = self.tensors(config) if callable(self.tensors) else self.tensors
+        names: dict[str, Source] = {}
+        for ours, source in tensors.items():
+            for group in groups if "{}" in ours else {0}:
+                for name, file in parts(ours.replace("{}", str(group)), at_layer(source, group)):
                     if name in possible:
-                        names[name] = theirs.replace("{}", str(group)).replace("*", part)
+                        names[name] = file
         return names
 
-    def classify(self, labels: tuple[str, ...]) -> tuple[HeadSpec, dict[str, str]]:
-        """The head "classify" without its finish, and its tensors: our name -> name in the file."""
-        steps: list[Step] = []
-        names: dict[str, str] = {}
-        for index, (linear, activation) in enumerate(self.classifier):
-            weight, bias = f"classify.{index}.weight", f"classify.{index}.bias"
-            steps.append(Linear(weight, bias))
-            names |= {weight: f"{linear}.weight", bias: f"{linear}.bias"}
-            if activation is not None:
-                steps.append(Activation(activation))
-        return HeadSpec("classify", Pool(("first",)), per_row=tuple(steps), labels=labels), names
+
+def at_layer(source: Source, group: int) -> Source:
+    return renamed(source, lambda name: name.replace("{}", str(group)))
+
+
+def parts(ours: str, source: Source) -> list[tuple[str, Source]]:
+    """`ours` with its last `*` or `?` written out as weight and bias, each with its source."""
+    stem, mark = ours[:-1], ours[-1]
+    if mark not in "*?":
+        return [(ours, source)]
+    weight, bias = (renamed(source, lambda name, part=part: name[:-1] + part) for part in ("weight", "bias"))
+    if mark == "?":
+        assert not isinstance(bias, OneOf | IfThere)
+        bias = IfThere(bias)
+    return [(f"{stem}weight", weight), (f"{stem}bias", bias)]
+
+
+# Heads, as most families have them. A step is (linear layer's name in the file, what follows it); `?` after the name
+# means that its bias may be missing.
+
+Layer = tuple[str, ActivationKind | None]
+
+
+def linears(head: str, layers: tuple[Layer, ...]) -> tuple[tuple[Step, ...], dict[str, Source]]:
+    """Steps over linear layers of the file, and their tensors as {head}.{index}.weight and .bias."""
+    steps: list[Step] = []
+    tensors: dict[str, Source] = {}
+    for index, (linear, activation) in enumerate(layers):
+        mark = "?" if linear.endswith("?") else "*"
+        steps.append(Linear(f"{head}.{index}.weight", f"{head}.{index}.bias"))
+        tensors |= dict(parts(f"{head}.{index}.{mark}", f"{linear.removesuffix('?')}.{mark}"))
+        if activation is not None:
+            steps.append(Activation(activation))
+    return tuple(steps), tensors
+
+
+def classifier(*layers: Layer, pool: Pool | None = None) -> HeadReader:
+    """ForSequenceClassification: linear layers over a pooled row, the first token's where nothing else is said."""
+
+    def read(config: Config) -> Head:
+        steps, tensors = linears("classify", layers)
+        return HeadSpec("classify", pool or Pool(("first",)), per_row=steps), tensors
+
+    return read
+
+
+def tagger(*layers: Layer) -> HeadReader:
+    """ForTokenClassification: linear layers over every token."""
+
+    def read(config: Config) -> Head:
+        steps, tensors = linears("tag", layers or (("classifier", None),))
+        return HeadSpec("tag", Pool(("tokens",)), per_token=steps, finish="softmax"), tensors
+
+    return read
+
+
+def answerer(*layers: Layer) -> HeadReader:
+    """ForQuestionAnswering: two logits per token, that an answer starts and that it ends there."""
+
+    def read(config: Config) -> Head:
+        steps, tensors = linears("answer", layers or (("qa_outputs", None),))
+        return HeadSpec("answer", Pool(("tokens",)), per_token=steps, labels=("start", "end")), tensors
+
+    return read
+
+
+def filler(
+    dense: str,
+    norm: str,
+    *biases: str,
+    activation: ActivationKind | None = None,
+    eps: float | None = None,
+    matrix: str | None = None,
+) -> HeadReader:
+    """ForMaskedLM: dense, activation, norm, then scores against the word table, or against `matrix` where not tied.
+
+    biases: names that the vocabulary's bias may have.  activation None: the config's hidden_act.  eps None: its
+    layer_norm_eps.
+    """
+
+    def read(config: Config) -> Head:
+        act = activation or config.activation("hidden_act", "gelu")
+        spec = NormSpec("layer", config.number("layer_norm_eps", 1e-12) if eps is None else eps)
+        weight = "embed.word" if matrix is None else "fill.vocabulary.weight"
+        steps = (
+            Linear("fill.dense.weight", "fill.dense.bias"),
+            Activation(act),
+            Norm(spec, "fill.norm.weight", "fill.norm.bias"),
+            Vocabulary(weight, "fill.vocabulary.bias"),
+        )
+        tensors: dict[str, Source] = {
+            **dict(parts("fill.dense.*", f"{dense}.*")),
+            **dict(parts("fill.norm.*", f"{norm}.*")),
+            "fill.vocabulary.bias": OneOf(biases),
+        }
+        if matrix is not None:
+            tensors["fill.vocabulary.weight"] = matrix
+        return HeadSpec("fill", Pool(("tokens",)), per_token=steps), tensors
+
+    return read
 
 
 def refuse_foreign(config: Config) -> None:
@@ -62,11 +160,15 @@ def refuse_foreign(config: Config) -> None:
     config.only("add_cross_attention", False)
     config.only("pruned_heads", {})
     config.only("position_embedding_type", "absolute")
-    for key in ("quantization_config", "compression_config"):
-        if config.get(key):
-            raise UnsupportedOption(f"config.json sets {key}; only weights that are not quantised can be loaded")
+    refuse_quantised(config)
     code = config.get("auto_map")
     if isinstance(code, dict) and any(name.startswith("AutoModel") for name in code):
         raise UnsupportedOption(
             "config.json sets auto_map to code of its own, which is never run; no family here covers it"
         )
+
+
+def refuse_quantised(config: Config) -> None:
+    for key in ("quantization_config", "compression_config"):
+        if config.get(key):
+            raise UnsupportedOption(f"config.json sets {key}; only weights that are not quantised can be loaded")

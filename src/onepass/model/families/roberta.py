@@ -7,10 +7,18 @@ from __future__ import annotations
 
 from onepass.model.config import Config
 from onepass.model.families import bert_layout
-from onepass.model.families.family import Family
+from onepass.model.families.family import Family, answerer, classifier, filler, tagger
 from onepass.model.spec import EncoderSpec
 
 PAD = 1
+
+HEADS = {
+    "classify": classifier(("classifier.dense", "tanh"), ("classifier.out_proj", None)),
+    "tag": tagger(),
+    "answer": answerer(),
+    # exact GELU whatever hidden_act says
+    "fill": filler("lm_head.dense", "lm_head.layer_norm", "lm_head.bias", "lm_head.decoder.bias", activation="gelu"),
+}
 
 
 def _family(model_type: str, vocab: int, *prefixes: str) -> Family:
@@ -22,9 +30,9 @@ def _family(model_type: str, vocab: int, *prefixes: str) -> Family:
         spec,
         prefixes=("roberta.", *prefixes),
         tensors=bert_layout.TENSORS,
-        classifier=(("classifier.dense", "tanh"), ("classifier.out_proj", None)),
         pad_id=PAD,
         types=False,
+        heads=HEADS,
     )
 
 
