@@ -69,7 +69,7 @@ def load_checkpoint(model: str | Path, *, revision: str | None = None, max_lengt
     saved = Config.read_if_there(path / "config_sentence_transformers.json", "config_sentence_transformers.json")
     planned, head_tensors, names = _heads(config, family, modules, saved, notes)
     stored = without_prefix(open_tensors(folder), family.prefixes)
-    weights = gather(stored, family.trunk(spec, config) | names, spec) | head_tensors
+    weights = gather(stored, {**family.trunk(spec, config), **names}, spec) | head_tensors
     heads = {head.name: _without_missing_biases(head, weights) for head in planned}
     check(spec, heads, weights)
     prompts = saved.texts("prompts")
@@ -135,7 +135,7 @@ def _heads(
         return [_truncated(modules.head, saved)], modules.tensors, {}
     architecture = _architecture(config)
     name = next((name for end, name in HEADS.items() if architecture.endswith(end)), None)
-    if name in family.heads:
+    if name is not None and name in family.heads:
         head, tensors = family.heads[name](config)
         if name in LABELLED:
             labels = labels_of(config)

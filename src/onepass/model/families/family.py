@@ -62,7 +62,7 @@ def parts(ours: str, source: Source) -> list[tuple[str, Source]]:
     stem, mark = ours[:-1], ours[-1]
     if mark not in "*?":
         return [(ours, source)]
-    weight, bias = (renamed(source, lambda name, part=part: name[:-1] + part) for part in ("weight", "bias"))
+    weight, bias = renamed(source, lambda name: name[:-1] + "weight"), renamed(source, lambda name: name[:-1] + "bias")
     if mark == "?":
         assert not isinstance(bias, OneOf | IfThere)
         bias = IfThere(bias)
