@@ -19,7 +19,7 @@ from typing import Any
 import click
 import peak
 from facts import machine, processor
-from models import MODELS, folder_of
+from models import MODELS, PLAIN, folder_of
 from report import gflops, ratios, result, table
 from rivals import RIVALS, Onepass
 from rounds import Runs, measured
@@ -74,7 +74,7 @@ def main() -> None:
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=PLAIN)
     parser.add_argument("--engines", nargs="+", choices=RIVALS, default=list(RIVALS), metavar="ENGINE")
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=WORKLOADS)
     parser.add_argument("--inputs", nargs="+", choices=("ids", "texts"), default=("ids",))

@@ -1,7 +1,8 @@
-"""What is run on: all-MiniLM-L6-v2 with its real weights, and three larger BERT shapes with random ones.
+"""What is run on: all-MiniLM-L6-v2 with its real weights, and larger shapes with random ones.
 
-All of them are written once under build/benchmarks, with position tables of 4,096 rows. all-MiniLM-L6-v2 has 512: its
-table is repeated, so that what is shorter comes out as published and only `tokens4096` reads beyond.
+All of them are written once under build/benchmarks, with all-MiniLM's tokenizer, so that everyone gets the same ids,
+and for at least 4,096 tokens. all-MiniLM-L6-v2 has 512 positions: its table is repeated, so that what is shorter comes
+out as published and only `tokens4096` reads beyond.
 """
 
 from __future__ import annotations
@@ -21,15 +22,19 @@ POSITIONS = "embeddings.position_embeddings.weight"
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """shape: of a transformers.BertConfig; None: real weights.  rounds, sequences: what is affordable by default."""
+    """shape: of a transformers config, by its model_type and keys; None: real weights.
 
-    shape: dict[str, int] | None
+    rounds, sequences: what is affordable by default.
+    """
+
+    shape: dict[str, Any] | None
     rounds: int
     sequences: int | None
 
 
-def shape(layers: int, width: int, heads: int) -> dict[str, int]:
+def bert(layers: int, width: int, heads: int) -> dict[str, Any]:
     return {
+        "model_type": "bert",
         "num_hidden_layers": layers,
         "hidden_size": width,
         "num_attention_heads": heads,
@@ -38,12 +43,37 @@ def shape(layers: int, width: int, heads: int) -> dict[str, int]:
     }
 
 
+VOCABULARY = {"vocab_size": 30522, "pad_token_id": 0}  # all-MiniLM's; the published models have other ones
+DEBERTA_V3_BASE = VOCABULARY | {
+    "model_type": "deberta-v2",
+    "hidden_act": "gelu",
+    "max_position_embeddings": LONGEST,
+    "max_relative_positions": 512,
+    "position_buckets": 256,
+    "relative_attention": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "share_att_key": True,
+    "norm_rel_ebd": "layer_norm",
+    "position_biased_input": False,
+    "type_vocab_size": 0,
+}
+MODERNBERT_BASE = VOCABULARY | {
+    "model_type": "modernbert",
+    "bos_token_id": 101,
+    "eos_token_id": 102,
+    "cls_token_id": 101,
+    "sep_token_id": 102,
+}
+
 MODELS = {
     "minilm-l6": Model(None, rounds=6, sequences=None),
-    "minilm-l12": Model(shape(12, 384, 12), rounds=4, sequences=100),
-    "bert-base": Model(shape(12, 768, 12), rounds=4, sequences=50),
-    "bert-large": Model(shape(24, 1024, 16), rounds=2, sequences=25),
+    "minilm-l12": Model(bert(12, 384, 12), rounds=4, sequences=100),
+    "bert-base": Model(bert(12, 768, 12), rounds=4, sequences=50),
+    "bert-large": Model(bert(24, 1024, 16), rounds=2, sequences=25),
+    "deberta-v3-base": Model(DEBERTA_V3_BASE, rounds=4, sequences=50),
+    "modernbert-base": Model(MODERNBERT_BASE, rounds=4, sequences=50),
 }
+PLAIN = ("minilm-l6", "minilm-l12", "bert-base", "bert-large")
 
 
 def folder_of(name: str) -> Path:
@@ -67,13 +97,15 @@ def write_lengths(folder: Path) -> None:
     edit(folder / "tokenizer_config.json", model_max_length=LONGEST)
 
 
-def write_random(folder: Path, wanted: dict[str, int]) -> None:
+def write_random(folder: Path, wanted: dict[str, Any]) -> None:
     import torch
     import transformers
 
+    auto: Any = transformers  # its from_config functions carry no types
     torch.manual_seed(0)
-    transformers.BertModel(transformers.BertConfig.from_dict(wanted)).save_pretrained(folder)
-    edit(folder / "1_Pooling" / "config.json", word_embedding_dimension=wanted["hidden_size"])
+    config = auto.AutoConfig.for_model(**wanted)
+    auto.AutoModel.from_config(config).save_pretrained(folder)
+    edit(folder / "1_Pooling" / "config.json", word_embedding_dimension=config.hidden_size)
 
 
 def repeat_positions(folder: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from onepass.model.spec import EncoderSpec
+from onepass.model.spec import Disentangled, EncoderSpec, LayerSpec
 
 SIGMA = 0.7
 SHORTEST, LONGEST = 4, 512
@@ -33,12 +33,22 @@ class Workload:
 
     def operations(self, spec: EncoderSpec) -> float:
         """Floating-point operations of linear layers and attention, 2 per multiply-add, on real tokens only."""
-        width = spec.width
-        total = 0.0
-        for layer in spec.layers:
-            linear = 4 * width * width + 2 * width * layer.feed_forward.width
-            total += sum(2 * len(row) * linear + 4 * len(row) ** 2 * width for row in self.ids)
-        return total
+        return sum(2 * multiply_adds(layer, spec, len(row)) for layer in spec.layers for row in self.ids)
+
+
+def multiply_adds(layer: LayerSpec, spec: EncoderSpec, tokens: int) -> float:
+    """Of one layer for a row of `tokens` tokens. DeBERTa's scores count as the two or three products that they are."""
+    attention, feed_forward = layer.attention, layer.feed_forward
+    queries, keys = (heads * attention.head_size for heads in (attention.heads, attention.kv_heads))
+    linear = spec.width * (2 * queries + 2 * keys)
+    linear += spec.width * feed_forward.width * (3 if feed_forward.kind == "gated" else 2)
+    radius = tokens if attention.radius is None else attention.radius
+    ahead = 0 if attention.causal else radius
+    pairs = sum(min(token, radius) + 1 + min(tokens - 1 - token, ahead) for token in range(tokens))
+    scores = 1
+    if isinstance(spec.relative, Disentangled):
+        scores += spec.relative.content_to_position + spec.relative.position_to_content
+    return tokens * linear + (scores + 1) * pairs * queries
 
 
 def workloads(folder: Path) -> dict[str, Workload]:
