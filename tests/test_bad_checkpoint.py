@@ -124,13 +124,13 @@ def test_a_config_that_cannot_be_run(
     assert refused(folder, kind) == sentence
 
 
-@pytest.mark.parametrize("architecture", ["BertForTokenClassification", "BertForQuestionAnswering", "HF_ColBERT"])
-def test_heads_that_are_not_served_yet(tmp_path: Path, architecture: str) -> None:
+@pytest.mark.parametrize("architecture", ["BertForNextSentencePrediction", "BertForMultipleChoice"])
+def test_heads_that_are_not_served(tmp_path: Path, architecture: str) -> None:
     folder = tiny_checkpoint(tmp_path, "bert", "trunk")
     change_json(folder / "config.json", architectures=[architecture])
     assert refused(folder, UnsupportedOption) == (
-        f"config.json names the architecture '{architecture}', whose head is not served yet; served are plain models, "
-        "ForMaskedLM and ForSequenceClassification"
+        f"config.json names the architecture '{architecture}', whose head is not served; of the family bert plain "
+        "models, ForSequenceClassification, ForTokenClassification, ForQuestionAnswering, ForMaskedLM are"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +100,18 @@ def test_a_model_with_a_head_has_the_same_trunk(tmp_path: Path, family: Family) 
     shutil.copytree(masked, tmp_path / "masked")
     model.save_pretrained(tmp_path / "masked")
     loaded = load_checkpoint(tmp_path / "masked")
-    assert same_weights(load_checkpoint(masked), loaded)
-    assert loaded.notes == (
-        "There is no Pooling module: vectors are the mean over tokens, not normalised; "
-        f"the head of {type(model).__name__} is not used.",
-    )
+    trunk = {name: tensor for name, tensor in loaded.weights.items() if not name.startswith("fill.")}
+    assert same_weights(load_checkpoint(masked), replace(loaded, weights=trunk))
+    assert set(loaded.heads) == {"embed", "fill"}
+    assert loaded.notes == ("There is no Pooling module: vectors are the mean over tokens, not normalised.",)
+
+
+def test_a_masked_language_model_whose_file_is_a_trunk(tmp_path: Path) -> None:
+    folder = tiny_checkpoint(tmp_path, "bert", "trunk")
+    change_json(folder / "config.json", architectures=["BertForMaskedLM"])
+    loaded = load_checkpoint(folder)
+    assert set(loaded.heads) == {"embed"}
+    assert loaded.notes[-1] == "The file has no weights for the head 'fill' of its architecture; it is left out."
 
 
 def test_old_names_of_norm_weights_and_buffers(bert: Path, tmp_path: Path) -> None:

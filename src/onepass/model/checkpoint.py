@@ -21,7 +21,7 @@ from onepass.model.sentence_transformers import Modules, read_modules
 from onepass.model.spec import EncoderSpec
 from onepass.model.tensor_files import open_tensors
 from onepass.model.tokenizer_files import TokenizerFiles, read_tokenizer
-from onepass.model.weights import Weights, check, gather, head_width, without_prefix
+from onepass.model.weights import Weights, check, gather, has_all, head_width, without_prefix
 
 __all__ = ["Checkpoint", "TokenizerFiles", "load_checkpoint"]
 
@@ -69,6 +69,9 @@ def load_checkpoint(model: str | Path, *, revision: str | None = None, max_lengt
     saved = Config.read_if_there(path / "config_sentence_transformers.json", "config_sentence_transformers.json")
     planned, head_tensors, names = _heads(config, family, modules, saved, notes)
     stored = without_prefix(open_tensors(folder), family.prefixes)
+    if len(planned) > 1 and not has_all(stored, names):
+        notes.append(f"The file has no weights for the head {planned[0].name!r} of its architecture; it is left out.")
+        planned, names = planned[1:], {}
     weights = gather(stored, {**family.trunk(spec, config), **names}, spec) | head_tensors
     heads = {head.name: _without_missing_biases(head, weights) for head in planned}
     check(spec, heads, weights)
@@ -129,7 +132,10 @@ TRUNKS = ("Model", "ForPreTraining", "ForMaskedLM", "ForCausalLM")
 def _heads(
     config: Config, family: Family, modules: Modules | None, saved: Config, notes: list[str]
 ) -> tuple[list[HeadSpec], dict[str, NDArray[np.float32]], Tensors]:
-    """The heads, their tensors from module folders, and where in the model's own files the others come from."""
+    """The heads, their tensors from module folders, and where in the model's own files the others come from.
+
+    A language model's own head comes first; "embed" beside it needs no tensors.
+    """
     saved.only("model_type", "SentenceTransformer", "CrossEncoder")
     if modules is not None and modules.head is not None:
         return [_truncated(modules.head, saved)], modules.tensors, {}

@@ -220,6 +220,12 @@ def gather(
     return {name: _read(stored, source, spec, whole) for name, source in there.items()}
 
 
+def has_all(stored: Mapping[str, StoredTensor], wanted: Mapping[str, Source]) -> bool:
+    """Whether the file has what `gather` would read."""
+    needed = [source for source in wanted.values() if not _lacks(stored, source)]
+    return all(file in stored for source in needed for file in _needed(stored, source))
+
+
 def _lacks(stored: Mapping[str, StoredTensor], source: Source) -> bool:
     return isinstance(source, IfThere) and not any(file in stored for file in files_of(source))
 
