@@ -12,7 +12,7 @@ from typing import Any
 
 from onepass.engines import _native
 from onepass.engines.batch import Floats, Output, PackedBatch, Read
-from onepass.engines.refuse import refuse
+from onepass.engines.refuse import meaningless, not_native, refuse
 from onepass.errors import BadCheckpoint, BadSetting, EngineFailure, MissingTensor
 from onepass.model.heads import L2, Activation, HeadSpec, Linear, Norm, Step, Truncate
 from onepass.model.spec import EmbedSpec, EncoderSpec, LayerSpec, NormSpec
@@ -81,7 +81,7 @@ class Native:
     ) -> None:
         if dtype not in ("float32", "bfloat16"):
             raise BadSetting(f"dtype {dtype!r} is unknown to the native engine; choose float32 or bfloat16")
-        refuse(spec, heads)
+        refuse(self.name, meaningless(spec, heads), not_native(spec, heads))
         self.dtype = dtype
         self.isa, self._isa_reason = choose_instruction_set(isa)
         self._heads = {name: index for index, name in enumerate(heads)}

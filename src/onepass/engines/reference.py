@@ -1,25 +1,25 @@
 """The reference engine: numpy, float32, one plain loop over sequences, to be read beside a paper.
 
-It is the truth the other engines are tested against. Sources: BERT (Devlin et al. 2018) as written in transformers'
-modeling_bert; pooling as sentence-transformers' Pooling module.
+It is the truth the other engines are tested against. Here are its heads; reference_trunk.py has the encoder itself,
+arithmetic.py the functions of one vector. Pooling is as in sentence-transformers' Pooling module.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from onepass.engines.arithmetic import ACTIVATIONS, FINISHES, norm, unit
 from onepass.engines.batch import Floats, Ints, Output, PackedBatch, Read
-from onepass.engines.refuse import refuse
-from onepass.errors import EngineFailure, MissingTensor
-from onepass.model.heads import L2, Activation, HeadSpec, Linear, Norm, PoolKind, Step, Truncate
-from onepass.model.spec import EncoderSpec, LayerSpec, NormSpec, PositionSpec
+from onepass.engines.reference_trunk import Trunk, check_range
+from onepass.engines.refuse import meaningless, refuse
+from onepass.errors import EngineFailure
+from onepass.model.heads import L2, Activation, HeadSpec, Linear, Norm, PoolKind, Step, Truncate, Vocabulary
+from onepass.model.spec import EncoderSpec
 from onepass.model.weights import Weights
-
-_erf = np.frompyfunc(math.erf, 1, 1)
 
 
 class Reference:
@@ -29,10 +29,11 @@ class Reference:
     dtype = "float32"
 
     def __init__(self, spec: EncoderSpec, heads: Mapping[str, HeadSpec], weights: Weights) -> None:
-        refuse(spec, heads)
-        self.spec = spec
+        convolving = ["attention.conv_kernel" for layer in spec.layers if layer.attention.conv_kernel is not None]
+        refuse(self.name, meaningless(spec, heads), convolving)
         self.heads = heads
         self.weights = weights
+        self.trunk = Trunk(spec, weights)
 
     def info(self) -> Mapping[str, Any]:
         return {"engine": self.name, "dtype": self.dtype, "weight_bytes": sum(w.nbytes for w in self.weights.values())}
@@ -41,75 +42,49 @@ class Reference:
         bounds = list(zip(batch.offsets[:-1], batch.offsets[1:], strict=True))
         rows = [batch.ids[begin:end] for begin, end in bounds]
         states = [
-            self._trunk(ids, batch.types[begin:end], int(visible))
+            self.trunk.run(ids, batch.types[begin:end], int(visible))
             for ids, (begin, end), visible in zip(rows, bounds, batch.visible, strict=True)
         ]
-        return [self._read(read, states, rows) for read in reads]
+        return [self._output(read, states, rows) for read in reads]
 
-    # The trunk: one sequence at a time.
-
-    def _trunk(self, ids: Ints, types: Ints, visible: int) -> Floats:
-        """ids, types: int32 [n] -> float32 [n, width]."""
-        hidden = self._embed(ids, types)
-        for layer in self.spec.layers:
-            hidden = self._layer(layer, hidden, visible)
-        return hidden
-
-    def _embed(self, ids: Ints, types: Ints) -> Floats:
-        embed = self.spec.embed
-        _check_range("token id", ids, embed.vocab)
-        x = self._tensor("embed.word")[ids] * np.float32(embed.scale)
-        if embed.positions is not None:
-            x = x + self._tensor("embed.position")[positions(embed.positions, ids)]
-        if embed.types:
-            _check_range("token type", types, embed.types)
-            x = x + self._tensor("embed.type")[types]
-        if embed.norm is not None:
-            x = self._norm(embed.norm, "embed.norm", x)
-        if embed.project == "after":
-            x = self._linear("embed.project", x)
-        return x
-
-    def _layer(self, layer: LayerSpec, x: Floats, visible: int) -> Floats:
-        name = f"layers.{layer.weights}"
-        x = self._norm(layer.norm, f"{name}.norm1", x + self._attention(layer, f"{name}.attention", x, visible))
-        inner = ACTIVATIONS[layer.feed_forward.activation](self._linear(f"{name}.ff.up", x))
-        return self._norm(layer.norm, f"{name}.norm2", x + self._linear(f"{name}.ff.down", inner))
-
-    def _attention(self, layer: LayerSpec, name: str, x: Floats, visible: int) -> Floats:
-        heads, size = layer.attention.heads, layer.attention.head_size
-        # [n, heads * size] -> [heads, n, size]
-        query, key, value = (
-            self._linear(f"{name}.{part}", x).reshape(len(x), heads, size).transpose(1, 0, 2)
-            for part in ("query", "key", "value")
-        )
-        scores = np.float32(layer.attention.scale) * (query @ key[:, :visible].transpose(0, 2, 1))
-        mixed = softmax(scores) @ value[:, :visible]
-        return self._linear(f"{name}.output", mixed.transpose(1, 0, 2).reshape(len(x), heads * size))
-
-    # Heads: one row at a time.
-
-    def _read(self, read: Read, states: Sequence[Floats], rows: Sequence[Ints]) -> Output:
+    def _output(self, read: Read, states: Sequence[Floats], rows: Sequence[Ints]) -> Output:
         head = self.heads[read.head]
-        values = []
-        for index, row in enumerate(read.rows):
-            x = self._steps(head.per_token, states[row])
-            skip = int(read.skip[index]) if head.pool.skip_prompt and read.skip is not None else 0
-            pooled = [
-                _pick(read, index, x) if kind == "tokens" else pool(kind, x, rows[row], skip, head.pool.pad_id)
-                for kind in head.pool.kinds
-            ]
-            y = self._steps(head.per_row, np.concatenate(pooled, axis=1))
-            values.append(FINISHES[read.finish or head.finish](y))
+        values = [self._values(head, read, index, states[row], rows[row]) for index, row in enumerate(read.rows)]
+        ids = None
+        if "max_by_token" in head.pool.kinds:
+            kept = [np.unique(rows[row][_skipped(head, read, index) :]) for index, row in enumerate(read.rows)]
+            ids = np.concatenate([*kept, np.zeros(0, np.int32)])
         offsets = np.cumsum([0, *map(len, values)], dtype=np.int32)
-        return Output(np.concatenate(values) if values else np.zeros((0, 0), np.float32), offsets)
+        return Output(np.concatenate(values) if values else np.zeros((0, 0), np.float32), offsets, ids)
 
-    def _steps(self, steps: Sequence[Step], x: Floats) -> Floats:
+    def _values(self, head: HeadSpec, read: Read, index: int, states: Floats, ids: Ints) -> Floats:
+        """One row's values, [m, width]: steps per token, poolings side by side, steps per row, finish.
+
+        Steps per token change each token by itself, so poolings that pick tokens pick them first.
+        """
+        skip = _skipped(head, read, index)
+        if skip >= len(ids):
+            raise EngineFailure(f"a prompt of {skip} tokens leaves nothing to pool of a row of {len(ids)}")
+        every = None
+        pooled = []
+        for kind in head.pool.kinds:
+            chosen = picked(kind, head, read, index, ids, skip)
+            if chosen is not None:
+                check_range("position", chosen, len(ids))
+                x = self._steps(head.per_token, states[chosen], read)
+                pooled.append(x.reshape(len(chosen), math.prod(x.shape[1:])))
+            else:
+                every = self._steps(head.per_token, states, read) if every is None else every
+                pooled.append(summary(kind, every, ids, skip))
+        y = self._steps(head.per_row, np.concatenate(pooled, axis=1), read)
+        return np.asarray(FINISHES[read.finish or head.finish](y))
+
+    def _steps(self, steps: Sequence[Step], x: Floats, read: Read) -> Floats:
         for step in steps:
-            x = self._step(step, x)
+            x = self._step(step, x, read)
         return x
 
-    def _step(self, step: Step, x: Floats) -> Floats:
+    def _step(self, step: Step, x: Floats, read: Read) -> Floats:
         match step:
             case Linear():
                 y = x @ self._tensor(step.weight).T
@@ -120,120 +95,61 @@ class Reference:
                 if isinstance(step.residual, str):
                     return y + x @ self._tensor(step.residual).T
                 return y + x if step.residual else y
+            case Vocabulary():
+                matrix = self._tensor(step.weight)
+                rows = np.arange(len(matrix)) if read.vocabulary is None else read.vocabulary
+                check_range("vocabulary id", rows, len(matrix))
+                y = x @ matrix[rows].T
+                return y if step.bias is None else y + self._tensor(step.bias)[rows]
             case Activation():
                 return ACTIVATIONS[step.kind](x)
             case Norm():
                 bias = None if step.bias is None else self._tensor(step.bias)
-                return layer_norm(x, self._tensor(step.weight), bias, step.spec.eps)
+                return norm(step.spec, x, self._tensor(step.weight), bias)
             case L2():
                 return unit(x)
             case Truncate():
-                return x[:, : step.width]
-        raise EngineFailure(f"the reference engine has no head step {step}")
-
-    # Tensors by name.
+                return x[..., : step.width]
 
     def _tensor(self, name: str) -> Floats:
-        try:
-            return self.weights[name]
-        except KeyError:
-            raise MissingTensor(f"the weights have no tensor {name!r}, which the spec needs") from None
-
-    def _linear(self, name: str, x: Floats) -> Floats:
-        y = x @ self._tensor(f"{name}.weight").T
-        bias = self.weights.get(f"{name}.bias")
-        return y if bias is None else y + bias
-
-    def _norm(self, norm: NormSpec, name: str, x: Floats) -> Floats:
-        return layer_norm(x, self._tensor(f"{name}.weight"), self.weights.get(f"{name}.bias"), norm.eps)
+        return self.trunk.tensor(name)
 
 
-def _check_range(what: str, values: Ints, rows: int) -> None:
-    """Raises EngineFailure for an index that its table does not have."""
-    if values.min() < 0 or values.max() >= rows:
-        raise EngineFailure(f"the {what}s run from {values.min()} to {values.max()}, their table has {rows} rows")
+def _skipped(head: HeadSpec, read: Read, index: int) -> int:
+    return int(read.skip[index]) if head.pool.skip_prompt and read.skip is not None else 0
 
 
-def positions(spec: PositionSpec, ids: Ints) -> Ints:
-    """The position table's row for each token of one sequence. Raises EngineFailure beyond the table's end."""
-    if spec.rule == "arange":
-        rows = np.arange(len(ids), dtype=np.int32) + np.int32(spec.start)
-    else:
-        real = ids != spec.start
-        rows = np.where(real, np.cumsum(real) + spec.start, spec.start).astype(np.int32)
-    if rows.max() >= spec.rows:
-        raise EngineFailure(f"a row of {len(ids)} tokens needs position {rows.max()}, the table has {spec.rows} rows")
-    return rows
+def picked(kind: PoolKind, head: HeadSpec, read: Read, index: int, ids: Ints, skip: int) -> Ints | None:
+    """Which tokens a pooling picks, int32 [m], or [m, 2] for spans; None where it reads all of them.
 
-
-def layer_norm(x: Floats, weight: Floats, bias: Floats | None, eps: float) -> Floats:
-    centred = x - x.mean(axis=-1, keepdims=True)
-    variance = np.square(centred).mean(axis=-1, keepdims=True)
-    y = centred / np.sqrt(variance + np.float32(eps)) * weight
-    return y if bias is None else y + bias
-
-
-def softmax(x: Floats) -> Floats:
-    e = np.exp(x - x.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
-
-
-def sigmoid(x: Floats) -> Floats:
-    return np.float32(1) / (np.float32(1) + np.exp(-np.clip(x, -80, 80)))
-
-
-def unit(x: Floats) -> Floats:
-    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), np.float32(1e-12))
-
-
-def gelu(x: Floats) -> Floats:
-    return np.float32(0.5) * x * (1 + _erf(x / np.float32(math.sqrt(2))).astype(np.float32))
-
-
-def gelu_tanh(x: Floats) -> Floats:
-    inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x * x * x)
-    return np.float32(0.5) * x * (1 + np.tanh(inner))
-
-
-def relu(x: Floats) -> Floats:
-    return np.maximum(x, 0)
-
-
-ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
-    "gelu": gelu,
-    "gelu_tanh": gelu_tanh,
-    "quick_gelu": lambda x: x * sigmoid(np.float32(1.702) * x),
-    "gelu_clipped": lambda x: np.clip(gelu(x), -10, 10),
-    "silu": lambda x: x * sigmoid(x),
-    "relu": relu,
-    "relu2": lambda x: np.square(relu(x)),
-    "tanh": np.tanh,
-    "sigmoid": sigmoid,
-    "relu_log1p": lambda x: np.log1p(relu(x)),
-}
-
-FINISHES: dict[str, Callable[[Floats], Floats]] = {
-    "none": lambda x: x,
-    "l2": unit,
-    "softmax": softmax,
-    "sigmoid": sigmoid,
-}
-
-
-def pool(kind: PoolKind, x: Floats, ids: Ints, skip: int, pad_id: int | None) -> Floats:
-    """x: float32 [n, width] of one row -> [1, width]. `skip` leading tokens are left out; weights keep their place."""
-    if skip >= len(x):
-        raise EngineFailure(f"a prompt of {skip} tokens leaves nothing to pool of a row of {len(x)}")
-    kept = x[skip:]
+    `skip` leading tokens are left out.
+    """
     match kind:
         case "first":
-            return kept[:1]
+            return np.array([skip], np.int32)
         case "last":
-            return kept[-1:]
+            return np.array([len(ids) - 1], np.int32)
         case "last_not_pad":
-            real = np.flatnonzero(ids != pad_id)
-            last = int(real[-1]) if len(real) else len(x) - 1
-            return x[last : last + 1]
+            real = np.flatnonzero(ids != head.pool.pad_id)
+            return np.array([real[-1] if len(real) else len(ids) - 1], np.int32)
+        case "tokens" if read.positions is None or read.offsets is None:
+            return np.arange(len(ids), dtype=np.int32)
+        case "tokens":
+            return read.positions[read.offsets[index] : read.offsets[index + 1]]
+        case "spans":
+            if read.spans is None or read.offsets is None:
+                raise EngineFailure(f"the head {head.name!r} reads spans, and the read names none")
+            return read.spans[read.offsets[index] : read.offsets[index + 1]]
+    return None
+
+
+def summary(kind: PoolKind, x: Floats, ids: Ints, skip: int) -> Floats:
+    """x: float32 [n, width] of one row -> [1, width], or one row per distinct id, by rising id, for max_by_token.
+
+    `skip` leading tokens are left out; weights keep their place.
+    """
+    kept = x[skip:]
+    match kind:
         case "mean":
             return kept.mean(axis=0, keepdims=True)
         case "max":
@@ -243,11 +159,6 @@ def pool(kind: PoolKind, x: Floats, ids: Ints, skip: int, pad_id: int | None) ->
         case "weighted_mean":
             weights = np.arange(skip + 1, len(x) + 1, dtype=np.float32)[:, None]
             return (kept * weights).sum(axis=0, keepdims=True) / weights.sum()
+        case "max_by_token":
+            return np.stack([kept[ids[skip:] == token].max(axis=0) for token in np.unique(ids[skip:])])
     raise EngineFailure(f"the reference engine has no pooling {kind}")
-
-
-def _pick(read: Read, index: int, x: Floats) -> Floats:
-    """The read's positions of its row `index`, or every token."""
-    if read.positions is None or read.offsets is None:
-        return x
-    return x[read.positions[read.offsets[index] : read.offsets[index + 1]]]

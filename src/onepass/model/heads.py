@@ -21,7 +21,7 @@ PoolKind = Literal[
     "weighted_mean",  # sum (t + 1) x_t / sum (t + 1)
     "tokens",  # every token, or the read's positions: one output row each
     "spans",  # [first state, last state] of each of the read's spans: one output row each
-    "max_by_token",  # the maximum per distinct token id: one output row each
+    "max_by_token",  # the maximum per distinct token id: one output row each, by rising id
 ]
 Finish = Literal["none", "l2", "softmax", "sigmoid"]
 

@@ -289,7 +289,7 @@ def head_width(head: HeadSpec, width: int, weights: Weights) -> int:
     """Width of the head's rows over a trunk of `width`. Raises BadCheckpoint where one step does not fit the next."""
     for step in head.per_token:
         width = _step_width(step, width, weights)
-    width *= len(head.pool.kinds)
+    width *= sum(2 if kind == "spans" else 1 for kind in head.pool.kinds)
     for step in head.per_row:
         width = _step_width(step, width, weights)
     if head.labels and len(head.labels) != width:
