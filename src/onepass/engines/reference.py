@@ -97,7 +97,7 @@ class Reference:
                 return y + x if step.residual else y
             case Vocabulary():
                 matrix = self._tensor(step.weight)
-                rows = np.arange(len(matrix)) if read.vocabulary is None else read.vocabulary
+                rows = np.arange(len(matrix), dtype=np.int32) if read.vocabulary is None else read.vocabulary
                 check_range("vocabulary id", rows, len(matrix))
                 y = x @ matrix[rows].T
                 return y if step.bias is None else y + self._tensor(step.bias)[rows]
@@ -132,9 +132,9 @@ def picked(kind: PoolKind, head: HeadSpec, read: Read, index: int, ids: Ints, sk
         case "last_not_pad":
             real = np.flatnonzero(ids != head.pool.pad_id)
             return np.array([real[-1] if len(real) else len(ids) - 1], np.int32)
-        case "tokens" if read.positions is None or read.offsets is None:
-            return np.arange(len(ids), dtype=np.int32)
         case "tokens":
+            if read.positions is None or read.offsets is None:
+                return np.arange(len(ids), dtype=np.int32)
             return read.positions[read.offsets[index] : read.offsets[index + 1]]
         case "spans":
             if read.spans is None or read.offsets is None:

@@ -38,25 +38,30 @@ def rotary(rope: RopeSpec, tokens: int) -> tuple[Floats, Floats]:
 
 def inverse_frequencies(rope: RopeSpec, tokens: int) -> Floats:
     """float32 [size / 2] for a row of `tokens` tokens. Sources: modeling_rope_utils in transformers, GTE for ntk."""
-    options = dict(rope.options)
+    options: dict[str, Any] = dict(rope.options)
     powers = _powers(rope.theta, rope.size)
+    inverse = _inverse(powers)
     match rope.scaling:
         case "none":
-            return 1 / powers
+            return inverse
         case "linear":
-            return 1 / powers / np.float32(options["factor"])
+            return inverse / np.float32(options["factor"])
         case "llama3":
-            return _llama3(1 / powers, options)
+            return _llama3(inverse, options)
         case "yarn":
             return _yarn(powers, rope, options)
         case "longrope":
             longer = tokens > options["original_max_position_embeddings"]
             factors = np.array(options["long_factor" if longer else "short_factor"], np.float32)
-            return 1 / (factors * powers)
+            return _inverse(factors * powers)
         case "dynamic":
-            return 1 / _powers(_dynamic_theta(rope, tokens, options), rope.size)
+            return _inverse(_powers(_dynamic_theta(rope, tokens, options), rope.size))
         case "ntk":
             return _ntk(rope, options)
+
+
+def _inverse(x: Floats) -> Floats:
+    return np.reciprocal(x)
 
 
 def _powers(theta: float, size: int) -> Floats:
@@ -90,7 +95,7 @@ def _yarn(powers: Floats, rope: RopeSpec, options: dict[str, Any]) -> Floats:
     width = high - low or 0.001
     ramp = np.clip((np.arange(rope.size // 2, dtype=np.float32) - np.float32(low)) / np.float32(width), 0, 1)
     kept = 1 - ramp
-    return 1 / (np.float32(options["factor"]) * powers) * (1 - kept) + 1 / powers * kept
+    return _inverse(np.float32(options["factor"]) * powers) * (1 - kept) + _inverse(powers) * kept
 
 
 def _dynamic_theta(rope: RopeSpec, tokens: int, options: dict[str, Any]) -> float:
@@ -103,11 +108,11 @@ def _dynamic_theta(rope: RopeSpec, tokens: int, options: dict[str, Any]) -> floa
 def _ntk(rope: RopeSpec, options: dict[str, Any]) -> Floats:
     factor, half = options["factor"], rope.size // 2
     if "mixed_b" not in options:
-        return 1 / _powers(rope.theta * factor, rope.size) / np.float32(factor ** (2 / rope.size))
+        return _inverse(_powers(rope.theta * factor, rope.size)) / np.float32(factor ** (2 / rope.size))
     b = options["mixed_b"]
     a = np.float32(math.log(factor)) / np.float32(half**b)
     steps = _rounded(np.arange(1, half + 1, dtype=np.float64) ** b)
-    return 1 / _powers(rope.theta, rope.size) / _rounded(np.exp((a * steps).astype(np.float64)))
+    return _inverse(_powers(rope.theta, rope.size)) / _rounded(np.exp((a * steps).astype(np.float64)))
 
 
 def distance_buckets(spec: T5Buckets, reach: int) -> Ints:
