@@ -24,6 +24,7 @@ from onepass.model.spec import (
     NormSpec,
     PositionSpec,
 )
+from onepass.model.weights import shapes
 
 MEAN = HeadSpec("mean", Pool(("mean",)))
 NORM = NormSpec("layer", 1e-5)
@@ -80,53 +81,26 @@ def spec_of(shape: Shape) -> EncoderSpec:
     return EncoderSpec(shape.width, embed, layers, max_tokens=positions.usable)
 
 
-class Weights:
-    """Draws tensors into a dict."""
+def draw(spec: EncoderSpec, seed: int = 0, biases: bool = True) -> dict[str, Floats]:
+    """Every tensor that a trunk of `spec` can have."""
+    rng = np.random.default_rng(seed)
+    return {name: _tensor(rng, name, shape) for name, shape in shapes(spec).items() if biases or name[-5:] != ".bias"}
 
-    def __init__(self, rng: np.random.Generator, biases: bool = True) -> None:
-        self.rng = rng
-        self.biases = biases
-        self.drawn: dict[str, Floats] = {}
 
-    def linear(self, name: str, outputs: int, inputs: int) -> None:
-        self.drawn[f"{name}.weight"] = self._normal((outputs, inputs), 2 / np.sqrt(inputs))
-        if self.biases:
-            self.drawn[f"{name}.bias"] = self._normal((outputs,), 0.3)
-
-    def norm(self, name: str, width: int) -> None:
-        self.drawn[f"{name}.weight"] = 1 + self._normal((width,), 0.3)
-        if self.biases:
-            self.drawn[f"{name}.bias"] = self._normal((width,), 0.3)
-
-    def table(self, name: str, rows: int, width: int) -> None:
-        self.drawn[name] = self._normal((rows, width), 1.0)
-
-    def _normal(self, shape: tuple[int, ...], deviation: float) -> Floats:
-        return np.asarray(self.rng.standard_normal(shape) * deviation, dtype=np.float32)
+def _tensor(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> Floats:
+    noise = rng.standard_normal(shape).astype(np.float32)
+    if name.endswith(".bias"):
+        return np.float32(0.3) * noise
+    if "norm" in name:
+        return 1 + np.float32(0.3) * noise
+    if name.endswith(".weight"):
+        return np.float32(2 / np.sqrt(np.prod(shape[1:]))) * noise
+    return noise  # a table
 
 
 def build(shape: Shape, seed: int = 0) -> Model:
     spec = spec_of(shape)
-    draw = Weights(np.random.default_rng(seed), shape.biases)
-    embed = spec.embed
-    draw.table("embed.word", embed.vocab, embed.width)
-    draw.table("embed.position", shape.rows, embed.width)
-    if embed.types:
-        draw.table("embed.type", embed.types, embed.width)
-    if embed.norm is not None:
-        draw.norm("embed.norm", embed.width)
-    if embed.project is not None:
-        draw.linear("embed.project", spec.width, embed.width)
-    for group in sorted({layer.weights for layer in spec.layers}):
-        name = f"layers.{group}"
-        for part in ("query", "key", "value"):
-            draw.linear(f"{name}.attention.{part}", shape.heads * shape.head_size, spec.width)
-        draw.linear(f"{name}.attention.output", spec.width, shape.heads * shape.head_size)
-        draw.linear(f"{name}.ff.up", shape.inner, spec.width)
-        draw.linear(f"{name}.ff.down", spec.width, shape.inner)
-        draw.norm(f"{name}.norm1", spec.width)
-        draw.norm(f"{name}.norm2", spec.width)
-    return Model(spec, draw.drawn)
+    return Model(spec, draw(spec, seed, shape.biases))
 
 
 def batch_of(

@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from onepass.engines.batch import Output, PackedBatch, Read
+from onepass.engines.batch import Engine, Output, PackedBatch, Read
+from onepass.engines.native import Native
 from onepass.engines.reference import Reference
 from onepass.errors import UnsupportedOption
-from onepass.model.heads import L2, Activation, HeadSpec, Linear, Norm, Pool, Vocabulary
+from onepass.model.heads import L2, Activation, HeadSpec, Linear, Norm, Pool, PoolKind, Vocabulary
 from onepass.model.spec import (
     AttentionSpec,
     BottleneckSpec,
@@ -103,19 +104,38 @@ def test_a_spec_is_a_value_that_prints_as_json(name: str) -> None:
         spec.width = 1  # type: ignore[misc]
 
 
-@pytest.mark.parametrize(
-    ("name", "refused"),
-    [
-        ("modernbert", "layer.place=pre"),
-        ("deberta_v3", "relative=Disentangled"),
-        ("mobilebert", "embed.ngram=3"),
-        ("t5", "relative=T5Buckets"),
-        ("qwen3", "attention.kv_heads"),
-    ],
-)
-def test_an_engine_refuses_by_name_what_it_does_not_run(name: str, refused: str) -> None:
+def with_layers(spec: EncoderSpec, **changes: object) -> EncoderSpec:
+    return replace(spec, layers=tuple(replace(layer, **changes) for layer in spec.layers))  # type: ignore[arg-type]
+
+
+MEANINGLESS = {
+    "embed.ngram=3 with embed.project=after": replace(mobilebert(), embed=replace(mobilebert().embed, project="after")),
+    "layer.place=post with layer.bottleneck=BottleneckSpec": with_layers(mobilebert(), place="post"),
+    "layer.place=bottleneck with layer.bottleneck=None": with_layers(bert(), place="bottleneck"),
+    "attention.heads=12 with attention.kv_heads=5": with_layers(bert(), attention=attention(12, 64, kv_heads=5)),
+    "attention.rope=0 with 0 ropes": replace(qwen3(), ropes=()),
+    "rope.size=130 with attention.head_size=128": replace(qwen3(), ropes=(RopeSpec(130, 1e6),)),
+    "feed_forward.kind=plain with 4 experts, top 2": with_layers(
+        bert(), feed_forward=FeedForwardSpec("plain", 64, "gelu", experts=4, top=2)
+    ),
+    "feed_forward.kind=experts with 4 experts, top 5": with_layers(
+        bert(), feed_forward=FeedForwardSpec("experts", 64, "gelu", experts=4, top=5)
+    ),
+    "feed_forward.chain=4 with layer.place=pre": with_layers(mobilebert(), place="pre", bottleneck=None),
+}
+
+
+@pytest.mark.parametrize("refused", MEANINGLESS)
+@pytest.mark.parametrize("engine", [Reference, Native])
+def test_engines_refuse_options_that_say_nothing_beside_each_other(engine: type[Engine], refused: str) -> None:
     with pytest.raises(UnsupportedOption, match=refused):
-        Reference(SPECS[name](), {}, {})
+        engine(MEANINGLESS[refused], {}, {})  # type: ignore[call-arg]
+
+
+def test_engines_refuse_by_name_what_they_do_not_run() -> None:
+    convolving = with_layers(bert(), attention=attention(12, 64, conv_kernel=9))
+    with pytest.raises(UnsupportedOption, match=r"the reference engine does not run attention\.conv_kernel; serve"):
+        Reference(convolving, {}, {})
 
 
 def test_bert_layers_are_told_apart_only_by_their_weights() -> None:
@@ -167,13 +187,10 @@ def test_one_call_carries_every_kind_of_read() -> None:
     assert hash(late_chunks) != hash(replace(late_chunks, finish="none"))
 
 
-@pytest.mark.parametrize(
-    ("name", "refused"),
-    [("splade", "head step Vocabulary"), ("m3_lexical", "head pooling max_by_token"), ("label_words", "Vocabulary")],
-)
-def test_an_engine_refuses_by_name_the_heads_it_does_not_read(name: str, refused: str) -> None:
-    with pytest.raises(UnsupportedOption, match=refused):
-        Reference(bert(), {name: HEADS[name]}, {})
+@pytest.mark.parametrize("kinds", [("tokens", "mean"), ("max_by_token", "first"), ("spans", "spans")])
+def test_poolings_of_many_rows_stand_alone(kinds: tuple[PoolKind, ...]) -> None:
+    with pytest.raises(UnsupportedOption, match=f"head pooling {kinds[0]} beside another"):
+        Reference(bert(), {"h": HeadSpec("h", Pool(kinds))}, {})
 
 
 def test_an_output_is_cut_by_its_offsets() -> None:
