@@ -112,7 +112,7 @@ void attention(const Subject& subject, int tokens, int head_size, double top) {
     const int stride = 3 * heads * head_size + 96, all = heads * head_size;
     const auto states = subject.operands(static_cast<size_t>(tokens * stride + 64));
     auto out = states;
-    std::vector<float> scratch(subject.kernels.attention_scratch(tokens, head_size));
+    std::vector<float> scratch(subject.kernels.attention_scratch(tokens, head_size, false));
     const ptrdiff_t element = subject.bf16() ? sizeof(uint16_t) : sizeof(float);
     const auto column = [&](const std::vector<float>& matrix, int index) {
         return const_cast<char*>(reinterpret_cast<const char*>(matrix.data())) + index * element;

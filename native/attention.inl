@@ -1,37 +1,23 @@
-// One head of one sequence in float32. Keys are transposed into panels once; then a few queries at a time see all keys,
-// so that memory grows with the length and not with its square.
-
-inline int whole_panels(int n) { return (n + panel_columns - 1) / panel_columns * panel_columns; }
+// One head of one sequence in float32. Keys are transposed into panels once; then a few queries at a time see the keys
+// that they may see, so that memory grows with the length and not with its square.
 
 size_t attention_scratch_f32(int tokens, int head_size) {
     const size_t keys = static_cast<size_t>(whole_panels(tokens));
-    return keys * static_cast<size_t>(head_size) + keys * tile_rows + 2 * panel_columns;
-}
-
-// A square of width x width floats: stages of interleaving row i with row i + width / 2.
-inline void transpose(Vec (&rows)[width]) {
-    for (int stage = 1; stage < width; stage *= 2) {
-        Vec next[width];
-        for (int i = 0; i < width / 2; ++i) {
-            next[2 * i] = interleave_low(rows[i], rows[i + width / 2]);
-            next[2 * i + 1] = interleave_high(rows[i], rows[i + width / 2]);
-        }
-        for (int i = 0; i < width; ++i) rows[i] = next[i];
-    }
+    return keys * static_cast<size_t>(head_size) + keys * tile_rows;
 }
 
 // panels[visible / panel_columns][head_size][panel_columns] = scale * key^T, zero beyond the last key.
-void transpose_keys(const Attention& task, float* panels) {
-    const Vec scale = broadcast(task.scale);
+void transpose_keys(const Attention& task, float scale, float* panels) {
+    const Vec factor = broadcast(scale);
     for (int key = 0; key < task.visible; key += width) {
         float* panel = panels + static_cast<ptrdiff_t>(key / panel_columns) * panel_columns * task.head_size;
         for (int d = 0; d < task.head_size; d += width) {
-            const int depth = task.head_size - d < width ? task.head_size - d : width;
+            const int depth = least(task.head_size - d, width);
             Vec square[width];
             for (int i = 0; i < width; ++i) {
                 const float* row = static_cast<const float*>(task.key) + (key + i) * task.stride + d;
                 if (key + i >= task.visible) square[i] = broadcast(0.0f);
-                else square[i] = scale * (depth == width ? load(row) : load_first(row, depth));
+                else square[i] = factor * (depth == width ? load(row) : load_first(row, depth));
             }
             transpose(square);
             for (int i = 0; i < depth; ++i) store(panel + (d + i) * panel_columns + key % panel_columns, square[i]);
@@ -48,13 +34,7 @@ void transpose_keys(const Attention& task, float* panels) {
 // scores[n] becomes e^(score - largest); returns one over their sum.
 inline float exponentials(float* scores, int n) {
     const int whole = n / width * width, rest = n - whole;
-    const Vec low = broadcast(-INFINITY);
-    Vec most = low;
-    for (int i = 0; i < whole; i += width) most = maximum(most, load(scores + i));
-    float top = largest(most);
-    for (int i = whole; i < n; ++i) top = scores[i] > top ? scores[i] : top;
-
-    const Vec peak = broadcast(top);
+    const Vec peak = broadcast(largest(scores, n));
     Vec total = broadcast(0.0f);
     for (int i = 0; i < whole; i += width) {
         const Vec e = exponential(load(scores + i) - peak);
@@ -69,42 +49,55 @@ inline float exponentials(float* scores, int n) {
 }
 
 void attend_f32(const Attention* task) {
-    const int keys = whole_panels(task->visible);
+    const int size = task->head_size, all_keys = whole_panels(task->visible);
+    const float* queries = static_cast<const float*>(task->query);
     float* key_panels = task->scratch;
-    float* scores = key_panels + static_cast<ptrdiff_t>(keys) * task->head_size;
-    transpose_keys(*task, key_panels);
+    float* scores = key_panels + static_cast<ptrdiff_t>(all_keys) * size;
+    transpose_keys(*task, is_plain(*task) ? task->scale : 1.0f, key_panels);
 
-    const int blocks = (task->tokens + tile_rows - 1) / tile_rows;
-    int first = 0;
-    for (int block = 0; block < blocks; ++block) {
-        const int rows = task->tokens / blocks + (block < task->tokens % blocks ? 1 : 0);
-
-        Tile score = {};
-        score.a = static_cast<const float*>(task->query) + first * task->stride, score.a_stride = task->stride;
-        score.b_stride = panel_columns, score.depth = task->head_size;
-        score.out_stride = keys, score.columns = panel_columns;
-        for (int key = 0; key < keys; key += panel_columns) {
-            score.b = key_panels + static_cast<ptrdiff_t>(key) * task->head_size;
-            score.out = scores + key;
+    Tile score = {};
+    score.a_stride = task->stride, score.b_stride = panel_columns, score.depth = size, score.columns = panel_columns;
+    const auto multiply = [&](const float* a, int rows, const float* panel, float* out, ptrdiff_t out_stride) {
+        Tile tile = score;
+        tile.a = a, tile.b = panel, tile.out = out, tile.out_stride = out_stride;
+        multiply_panel(rows, tile);
+    };
+    float* behind = scores + static_cast<ptrdiff_t>(all_keys) * tile_rows;
+    Relative<float, decltype(multiply)> relative(*task, size, behind, multiply);
+    relative.each_block(tile_rows, [&](int first, int rows) {
+        const Span seen = seen_by(*task, first, rows);
+        const int begin = seen.first / panel_columns * panel_columns, depth = seen.last - begin;
+        const int stride = whole_panels(depth);
+        score.a = queries + first * task->stride, score.out_stride = stride;
+        for (int key = 0; key < stride; key += panel_columns) {
+            score.b = key_panels + static_cast<ptrdiff_t>(begin + key) * size, score.out = scores + key;
             multiply_up_to(rows, score);
         }
 
         float one_over_sum[tile_rows];
-        for (int r = 0; r < rows; ++r)
-            one_over_sum[r] = exponentials(scores + static_cast<ptrdiff_t>(r) * keys, task->visible);
+        for (int r = 0; r < rows; ++r) {
+            const Span own = seen_by(*task, first + r);
+            float* row = scores + static_cast<ptrdiff_t>(r) * stride;
+            float* from = row + own.first - begin;
+            if (!is_plain(*task))
+                finish_scores(*task, relative.of_query(first + r, own.first), relative.of_key(first + r, own.first),
+                              first + r, own, from);
+            one_over_sum[r] = own.count() ? exponentials(from, own.count()) : 0.0f;
+            for (float* unseen = row; unseen < from; ++unseen) *unseen = 0.0f;
+            for (float* unseen = from + own.count(); unseen < row + depth; ++unseen) *unseen = 0.0f;
+        }
 
         Tile mix = {};
-        mix.a = scores, mix.a_stride = keys;
-        mix.b_stride = task->stride, mix.depth = task->visible;
+        mix.a = scores, mix.a_stride = stride;
+        mix.b_stride = task->stride, mix.depth = depth;
         mix.row_scale = one_over_sum;
         mix.out_stride = task->out_stride;
-        for (int d = 0; d < task->head_size; d += panel_columns) {
+        for (int d = 0; d < size; d += panel_columns) {
             // reads past the head's own columns are within the buffer, and what comes of them is not stored
-            mix.b = static_cast<const float*>(task->value) + d;
+            mix.b = static_cast<const float*>(task->value) + begin * task->stride + d;
             mix.out = static_cast<float*>(task->out) + first * task->out_stride + d;
-            mix.columns = task->head_size - d < panel_columns ? task->head_size - d : panel_columns;
+            mix.columns = least(size - d, panel_columns);
             multiply_up_to(rows, mix);
         }
-        first += rows;
-    }
+    });
 }

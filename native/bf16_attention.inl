@@ -49,15 +49,11 @@ void value_panels(const Attention& task, uint16_t* panels) {
     }
 }
 
-// weights[n] = e^(scale (score - largest)), then zeros to `keys`, over the scores themselves; returns one over their
-// sum. The scale is positive.
-inline float weights_of(const float* scores, uint16_t* weights, int n, int keys, float scale) {
+// weights[n] = e^(scale (score - largest)) over the scores themselves; returns one over their sum. The scale is
+// positive.
+inline float weights_of(const float* scores, uint16_t* weights, int n, float scale) {
     const int whole = n / width * width, rest = n - whole;
-    Vec most = broadcast(-INFINITY);
-    for (int i = 0; i < whole; i += width) most = maximum(most, load(scores + i));
-    float top = largest(most);
-    for (int i = whole; i < n; ++i) top = scores[i] > top ? scores[i] : top;
-
+    const float top = largest(scores, n);
     const Vec slope = broadcast(1.44269504f * scale), shift = broadcast(-1.44269504f * scale * top);
     Vec total = broadcast(0.0f);
     for (int i = 0; i < whole; i += width) {
@@ -67,12 +63,11 @@ inline float weights_of(const float* scores, uint16_t* weights, int n, int keys,
     }
     if (rest) {
         float last[width];
-        store(last, coarse_power_of_two(fma(load(scores + whole), slope, shift)));
+        store(last, coarse_power_of_two(fma(load_first(scores + whole, rest), slope, shift)));
         const Vec e = load_first(last, rest);
         total = total + e;
-        store(weights + whole, e);
+        store_first(weights + whole, e, rest);
     }
-    for (int i = whole + (rest ? width : 0); i < keys; i += width) store(weights + i, broadcast(0.0f));
     return 1.0f / sum(total);
 }
 
@@ -89,33 +84,52 @@ void store_context(const Attention& task, const float* sums, const float* one_ov
 }
 
 void attend_bf16(const Attention* task) {
-    Multiplier multiply;
-    const int keys = whole_panels(task->visible), depth = whole_panels(task->head_size);
-    uint16_t* key_panel = reinterpret_cast<uint16_t*>(task->scratch);
-    uint16_t* value_panel = key_panel + static_cast<ptrdiff_t>(keys) * depth;
-    float* scores = task->scratch + static_cast<ptrdiff_t>(keys) * depth;
-    uint16_t* weights = reinterpret_cast<uint16_t*>(scores);
-    key_panels(*task, key_panel);
-    value_panels(*task, value_panel);
-
+    Multiplier block_multiplier;
+    const int all_keys = whole_panels(task->visible), size = whole_panels(task->head_size);
     const uint16_t* queries = static_cast<const uint16_t*>(task->query);
+    uint16_t* keys = reinterpret_cast<uint16_t*>(task->scratch);
+    uint16_t* values = keys + static_cast<ptrdiff_t>(all_keys) * size;
+    float* scores = task->scratch + static_cast<ptrdiff_t>(all_keys) * size;
+    uint16_t* weights = reinterpret_cast<uint16_t*>(scores);
+    key_panels(*task, keys);
+    value_panels(*task, values);
+
+    // rows of queries or keys, times one panel
+    const auto multiply = [&](const uint16_t* a, int rows, const uint16_t* panel, float* out, ptrdiff_t out_stride) {
+        each_height(rows, block_rows, [&](int first, int blocks, int height) {
+            for (int r = first; r < first + blocks * height; r += height)
+                block_multiplier(
+                    {a + r * task->stride, task->stride, panel, height, size, out + r * out_stride, out_stride});
+        });
+    };
     alignas(64) float sums[block_rows * panel_columns];
-    const auto attend_block = [&](int first, int rows) {
-        for (int key = 0; key < keys; key += panel_columns)
-            multiply({queries + first * task->stride, task->stride, key_panel + static_cast<ptrdiff_t>(key) * depth,
-                      rows, depth, scores + key, keys});
+    float* behind = scores + static_cast<ptrdiff_t>(all_keys) * block_rows;
+    Relative<uint16_t, decltype(multiply)> relative(*task, size, behind, multiply);
+    relative.each_block(block_rows, [&](int first, int rows) {
+        const Span seen = seen_by(*task, first, rows);
+        const int begin = seen.first / panel_columns * panel_columns, depth = whole_panels(seen.last - begin);
+        for (int key = 0; key < depth; key += panel_columns)
+            block_multiplier({queries + first * task->stride, task->stride,
+                              keys + static_cast<ptrdiff_t>(begin + key) * size, rows, size, scores + key, depth});
+
         float one_over_sum[block_rows];
         for (int r = 0; r < rows; ++r) {
-            const ptrdiff_t row = static_cast<ptrdiff_t>(r) * keys;
-            one_over_sum[r] = weights_of(scores + row, weights + 2 * row, task->visible, keys, task->scale);
+            const Span own = seen_by(*task, first + r);
+            const int before = own.first - begin, n = own.count();
+            float* from = scores + static_cast<ptrdiff_t>(r) * depth + before;
+            if (!is_plain(*task))
+                finish_scores(*task, relative.of_query(first + r, own.first), relative.of_key(first + r, own.first),
+                              first + r, own, from);
+            uint16_t* row = weights + static_cast<ptrdiff_t>(r) * 2 * depth;
+            one_over_sum[r] = n ? weights_of(from, row + before, n, is_plain(*task) ? task->scale : 1.0f) : 0.0f;
+            for (uint16_t* unseen = row; unseen < row + before; ++unseen) *unseen = 0;
+            for (uint16_t* unseen = row + before + n; unseen < row + depth; ++unseen) *unseen = 0;
         }
+
         for (int d = 0; d < task->head_size; d += panel_columns) {
-            multiply(
-                {weights, 2 * keys, value_panel + static_cast<ptrdiff_t>(d) * keys, rows, keys, sums, panel_columns});
+            const uint16_t* panel = values + static_cast<ptrdiff_t>(d) * all_keys + begin * panel_columns;
+            block_multiplier({weights, 2 * depth, panel, rows, depth, sums, panel_columns});
             store_context(*task, sums, one_over_sum, first, rows, d);
         }
-    };
-    each_height(task->tokens, [&](int first, int blocks, int height) {
-        for (int block = 0; block < blocks; ++block) attend_block(first + block * height, height);
     });
 }

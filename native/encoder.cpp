@@ -259,7 +259,7 @@ Encoder::Pass::Pass(const Encoder& encoder, const Batch& batch, Matrix hidden, T
     clear_behind(context, batch.tokens, heads_width);
     for (int member = 0; member < team.size(); ++member)
         scratch.push_back({Rows(workspace, chunk, inner_width, format), Rows(workspace, chunk, width, format),
-                           workspace.floats(kernels.attention_scratch(length, head_size))});
+                           workspace.floats(kernels.attention_scratch(length, head_size, false))});
 }
 
 void Encoder::run(const Batch& batch, const std::vector<HeadRead>& reads, int cores) const {

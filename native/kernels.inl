@@ -3,6 +3,8 @@
 
 #include "math.inl"
 #include "product.inl"
+#include "scores.inl"
+#include "relative.inl"
 #include "attention.inl"
 #include "bf16_product.inl"
 #include "bf16_attention.inl"
@@ -34,14 +36,37 @@ void layer_norm(float* x, const float* weight, const float* bias, float eps, int
     }
 }
 
-size_t attention_scratch(int tokens, int head_size) {
+void rms_norm(float* x, const float* weight, float eps, int n) {
+    const int whole = n / width * width, rest = n - whole;
+    Vec squares = broadcast(0.0f);
+    for (int i = 0; i < whole; i += width) squares = fma(load(x + i), load(x + i), squares);
+    if (rest) squares = fma(load_first(x + whole, rest), load_first(x + whole, rest), squares);
+    const Vec slope = broadcast(1.0f / sqrtf(sum(squares) / static_cast<float>(n) + eps));
+    for (int i = 0; i < whole; i += width) store(x + i, load(x + i) * slope * load(weight + i));
+    if (rest) store_first(x + whole, load_first(x + whole, rest) * slope * load_first(weight + whole, rest), rest);
+}
+
+void rotate(float* x, const float* cosines, const float* sines, int half) {
+    const int whole = half / width * width, rest = half - whole;
+    const auto turn = [&](int i, const auto& get, const auto& put) {
+        const Vec a = get(x + i), b = get(x + half + i), cosine = get(cosines + i), sine = get(sines + i);
+        put(x + i, a * cosine - b * sine);
+        put(x + half + i, b * cosine + a * sine);
+    };
+    for (int i = 0; i < whole; i += width)
+        turn(i, [](const float* p) { return load(p); }, [](float* p, Vec value) { store(p, value); });
+    if (rest)
+        turn(
+            whole, [&](const float* p) { return load_first(p, rest); },
+            [&](float* p, Vec value) { store_first(p, value, rest); });
+}
+
+size_t attention_scratch(int tokens, int head_size, bool disentangled) {
     const size_t f32 = attention_scratch_f32(tokens, head_size), bf16 = attention_scratch_bf16(tokens, head_size);
-    return f32 > bf16 ? f32 : bf16;
+    return (f32 > bf16 ? f32 : bf16) + (disentangled ? relative_scratch(tokens) : 0);
 }
 
 constexpr Kernels table(const char* name, bool bf16_products) {
-    return {name,          panel_columns, block_rows > tile_rows ? block_rows : tile_rows,
-            bf16_products, product_f32,   product_bf16,
-            attend_f32,    attend_bf16,   attention_scratch,
-            layer_norm,    activate,      round_bf16};
+    return {name,        panel_columns,     highest_block, bf16_products, product_f32, product_bf16, attend_f32,
+            attend_bf16, attention_scratch, layer_norm,    rms_norm,      rotate,      activate,     round_bf16};
 }

@@ -66,6 +66,15 @@ inline void multiply_up_to(int count, const Tile& tile) {
     if constexpr (rows > 1) multiply_up_to<rows - 1>(count, tile);
 }
 
+// Rows in blocks of nearly equal height, those of one height together: work(first, blocks, height). AMX tiles have to
+// be configured for a height, which takes as long as some products.
+template <class Work>
+inline void each_height(int rows, int most_rows, const Work& work) {
+    const int blocks = (rows + most_rows - 1) / most_rows, low = rows / blocks, higher = rows % blocks;
+    if (higher) work(0, higher, low + 1);
+    work(higher * (low + 1), blocks - higher, low);
+}
+
 // Any number of rows, in tiles of nearly equal height: 15 rows are 8 and 7, not 14 and a slow 1.
 void multiply_panel(int rows, Tile tile) {
     const int tiles = (rows + tile_rows - 1) / tile_rows;
@@ -79,7 +88,44 @@ void multiply_panel(int rows, Tile tile) {
     }
 }
 
+// out = act(sums) * the partner's, of some rows and up to a panel of columns.
+void finish_gated(const Product& p, const float* sums, const float* partner, int first_row, int rows,
+                  int first_column) {
+    with_kind(p.activation, [&](auto kind) {
+        for (int r = first_row; r < first_row + rows; ++r, sums += panel_columns, partner += panel_columns)
+            for (int c = 0; c < panel_columns && first_column + c < p.columns; c += width) {
+                const Vec value = activated<kind.value>(load(sums + c)) * load(partner + c);
+                float* out = static_cast<float*>(p.out) + r * p.out_stride + first_column + c;
+                const int rest = p.columns - first_column - c;
+                if (rest < width) store_first(out, value, rest);
+                else store(out, value);
+            }
+    });
+}
+
+void product_gated_f32(const Product* p) {
+    alignas(64) float sums[2][tile_rows * panel_columns];
+    const auto multiply_pair = [&](int row, int rows, int column) {
+        for (int i = 0; i < 2; ++i) {
+            const ptrdiff_t panel = 2 * column + i * panel_columns;
+            Tile tile = {};
+            tile.a = static_cast<const float*>(p->a) + row * p->a_stride, tile.a_stride = p->a_stride;
+            tile.b = static_cast<const float*>(p->panels) + panel * p->depth, tile.b_stride = panel_columns;
+            tile.depth = p->depth;
+            tile.bias = p->bias ? p->bias + panel : nullptr;
+            tile.out = sums[i], tile.out_stride = panel_columns, tile.columns = panel_columns;
+            multiply_up_to(rows, tile);
+        }
+        finish_gated(*p, sums[0], sums[1], row, rows, column);
+    };
+    for (int column = 0; column < p->columns; column += panel_columns)
+        each_height(p->rows, tile_rows, [&](int first, int tiles, int height) {
+            for (int tile = 0; tile < tiles; ++tile) multiply_pair(first + tile * height, height, column);
+        });
+}
+
 void product_f32(const Product* p) {
+    if (p->gated) return product_gated_f32(p);
     const float* panel = static_cast<const float*>(p->panels);
     for (int first = 0; first < p->columns; first += panel_columns) {
         const int rest = p->columns - first, columns = rest < panel_columns ? rest : panel_columns;

@@ -28,7 +28,7 @@ constexpr int activations = static_cast<int>(Activation::relu_log1p) + 1;
 constexpr double float32_error = 1e-6, bfloat16_error = 1.0 / 256 + 2e-4;
 
 struct Shapes {
-    std::vector<int> rows, depths, columns, tokens, head_sizes, lengths;
+    std::vector<int> rows, depths, columns, tokens, head_sizes, lengths, long_tokens;
 };
 
 std::vector<int> up_to(int last, std::vector<int> more) {
@@ -44,7 +44,8 @@ Shapes many() {
             {1, 3, 8, 15, 16, 17, 31, 32, 33, 40, 65, 96, 100},
             {1, 2, 3, 15, 16, 17, 31, 32, 33, 64, 100, 512},
             {8, 11, 16, 20, 31, 32, 33, 40, 64, 80, 96, 128},
-            up_to(70, {384, 768, 1000})};
+            up_to(70, {384, 768, 1000}),
+            {1, 2, 3, 17, 64, 100, 300}};
 }
 
 Shapes few() {
@@ -53,7 +54,8 @@ Shapes few() {
             {1, 16, 17, 33, 100},
             {1, 2, 3, 17, 33, 64},
             {8, 11, 20, 32, 80},
-            {1, 2, 7, 8, 15, 16, 17, 33, 100, 384}};
+            {1, 2, 7, 8, 15, 16, 17, 33, 100, 384},
+            {1, 3, 17, 150}};
 }
 
 // Every combination of shape with the next way to finish it: over the shapes all ways meet all remainders.
@@ -68,6 +70,7 @@ bool check_products(const Kernels& kernels, const Shapes& shapes, const char* na
                 const auto activation = static_cast<Activation>(turn % activations);
                 product.with({turn % 2 == 1, turn / 2 % 2 == 1, Activation::identity}, record);
                 product.with({turn / 4 % 2 == 1, turn / 8 % 2 == 1, activation}, record);
+                product.with({turn / 2 % 2 == 1, false, activation, true}, record);
                 ++turn;
             }
     return record.print();
@@ -86,17 +89,45 @@ bool check_attention(const Kernels& kernels, const Shapes& shapes, const char* n
     return record.print();
 }
 
+// Every way to score with all and with some of the keys visible, over heads of whole and of odd sizes.
+template <class Element>
+bool check_scoring(const Kernels& kernels, const Shapes& shapes, const char* name) {
+    Record record(name, is_bf16<Element> ? bfloat16_error : 3 * float32_error, 1);
+    std::vector<Scoring> ways;
+    for (const int window : {0, 1, 2, 9, 40, 1000})
+        for (const bool causal : {false, true}) ways.push_back({causal, window, 0, false, 0, false, false});
+    for (const int window : {0, 20})
+        for (const float softcap : {0.0f, 2.0f}) ways.push_back({window > 0, window, softcap, true, 0, false, false});
+    ways.push_back({false, 0, 2, false, 0, false, false});
+    for (const int reach : {1, 5, 40, 512})
+        for (const int tables : {1, 2, 3}) ways.push_back({false, 0, 0, false, reach, tables != 2, tables != 1});
+    ways.push_back({true, 0, 0, true, 12, true, true});
+    ways.push_back({false, 10, 3, true, 30, true, true});
+
+    int turn = 0;
+    for (const int tokens : shapes.long_tokens)
+        for (const Scoring& way : ways) {
+            const int head_size = shapes.head_sizes[static_cast<size_t>(turn++) % shapes.head_sizes.size()];
+            AttentionCheck<Element>(kernels, {tokens, tokens, head_size}, way).run(record);
+            if (tokens > 1) AttentionCheck<Element>(kernels, {tokens, (tokens + 1) / 2, head_size}, way).run(record);
+        }
+    return record.print();
+}
+
 bool check_rows(const Kernels& kernels, const Shapes& shapes) {
-    Record norm("layer_norm", float32_error, 1), activate("activate", float32_error, 1),
-        round("round_bf16", bfloat16_error, 0);
+    Record norm("layer_norm", float32_error, 1), rms("rms_norm", float32_error, 1), turn("rotate", float32_error, 1),
+        activate("activate", float32_error, 1), round("round_bf16", bfloat16_error, 0);
     for (const int n : shapes.lengths) {
         check_layer_norm(kernels, n, n % 3 != 0, norm);
+        check_rms_norm(kernels, n, rms);
+        check_rotation(kernels, n, turn);
         for (int kind = 0; kind < activations; ++kind)
             check_activation(kernels, static_cast<Activation>(kind), n, activate);
         check_rounding(kernels, n, round);
     }
-    const bool right[] = {norm.print(), activate.print(), round.print()};
-    return right[0] && right[1] && right[2];
+    bool right = true;
+    for (const Record* record : {&norm, &rms, &turn, &activate, &round}) right &= record->print();
+    return right;
 }
 
 bool check_table(const Kernels& kernels, const Shapes& shapes) {
@@ -106,6 +137,8 @@ bool check_table(const Kernels& kernels, const Shapes& shapes) {
     right &= check_products<uint16_t, uint16_t>(kernels, shapes, "product_bf16 to bf16");
     right &= check_attention<float>(kernels, shapes, "attend_f32");
     right &= check_attention<uint16_t>(kernels, shapes, "attend_bf16");
+    right &= check_scoring<float>(kernels, shapes, "attend_f32, scored");
+    right &= check_scoring<uint16_t>(kernels, shapes, "attend_bf16, scored");
     return check_rows(kernels, shapes) && right;
 }
 

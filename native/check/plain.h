@@ -15,6 +15,10 @@ struct Exact {
     double value, size;
 };
 
+inline Exact operator*(Exact a, Exact b) {
+    return {a.value * b.value, a.size * std::fabs(b.value) + std::fabs(a.value) * b.size};
+}
+
 inline double logistic(double x) { return 1 / (1 + std::exp(-x)); }
 
 inline double activated(Activation kind, double x) {
@@ -53,21 +57,29 @@ Exact dot(const Element* a, const Element* b, int n) {
 
 inline void add(Exact& sum, double term) { sum.value += term, sum.size += std::fabs(term); }
 
-// mixed[head_size] = softmax(scale q k^T) v for one query; keys and values [visible, head_size].
+// mixed[head_size] = the mean of the values [keys, head_size], weighted by the softmax of the scores; a key that is not
+// seen has the score -infinity. Zeros if none is seen.
 template <class Element>
-std::vector<Exact> attended(const Element* query, const Element* keys, const Element* values, int visible,
-                            int head_size, double scale) {
-    std::vector<double> weights;
-    for (int key = 0; key < visible; ++key)
-        weights.push_back(scale * dot(query, keys + static_cast<ptrdiff_t>(key) * head_size, head_size).value);
-    const double largest = *std::max_element(weights.begin(), weights.end());
-    double total = 0;
-    for (double& weight : weights) total += weight = std::exp(weight - largest);
-
+std::vector<Exact> attended(std::vector<double> scores, const Element* values, int head_size) {
+    const double largest = *std::max_element(scores.begin(), scores.end());
     std::vector<Exact> mixed(static_cast<size_t>(head_size));
-    for (const double weight : weights)
+    if (std::isinf(largest)) return mixed;
+    double total = 0;
+    for (double& score : scores) total += score = std::exp(score - largest);
+    for (const double weight : scores)
         for (Exact& sum : mixed) add(sum, weight / total * value(*values++));
     return mixed;
+}
+
+inline std::vector<Exact> rms_normalised(const std::vector<float>& x, const float* weight, double eps) {
+    double squares = 0;
+    for (const double number : x) squares += number * number / static_cast<double>(x.size());
+    std::vector<Exact> result;
+    for (const double number : x) {
+        const double normalised = number / std::sqrt(squares + eps) * *weight++;
+        result.push_back({normalised, std::fabs(normalised)});
+    }
+    return result;
 }
 
 inline std::vector<Exact> normalised(const std::vector<float>& x, const float* weight, const float* bias, double eps) {

@@ -13,10 +13,12 @@ struct ProductShape {
     int rows, depth, columns;
 };
 
-// How sums are finished: which of the things that may be added are, and the activation.
+// How sums are finished: which of the things that may be added are, the activation, and whether a partner is
+// multiplied.
 struct Finish {
     bool bias, residual;
     Activation activation;
+    bool gated = false;
 };
 
 // Weights [columns][depth] as the engine packs them: in panels, pairs of successive k side by side in bfloat16.
@@ -34,6 +36,17 @@ std::vector<Element> panels_of(const std::vector<Element>& weights, ProductShape
     return panels;
 }
 
+// Runs of `length` elements from both in turn.
+template <class Element>
+std::vector<Element> in_turn(const std::vector<Element>& a, const std::vector<Element>& b, int length) {
+    std::vector<Element> both;
+    for (auto i = a.begin(), j = b.begin(); i != a.end(); i += length, j += length) {
+        both.insert(both.end(), i, i + length);
+        both.insert(both.end(), j, j + length);
+    }
+    return both;
+}
+
 template <class In, class Out>
 class ProductCheck {
   public:
@@ -44,18 +57,14 @@ class ProductCheck {
           a_stride_(depth_ + gap),
           written_(is_bf16<Out> ? whole(shape.columns, kernels.panel_columns) : shape.columns),
           out_stride_(written_ + 3),
-          weights_(normal_numbers<In>(size(shape.columns, shape.depth), 1 / std::sqrt(shape.depth))),
-          panels_(panels_of(weights_, shape, kernels.panel_columns)),
           a_(normal_numbers<In>(size(shape.rows, a_stride_))),
-          bias_(normal_numbers<float>(static_cast<size_t>(shape.columns))),
+          plain_(part()),
+          partner_(part()),
+          panels_(in_turn(plain_.panels, partner_.panels, depth_ * kernels.panel_columns)),
+          bias_(in_turn(plain_.bias, partner_.bias, kernels.panel_columns)),
           residual_(normal_numbers<float>(size(shape.rows, out_stride_))) {
-        bias_.resize(static_cast<size_t>(whole(shape.columns, kernels.panel_columns)));
-        for (int r = 0; r < shape.rows; ++r)
-            std::fill_n(a_.begin() + r * a_stride_ + depth_, gap, not_a_number<In>());
+        for (int r = 0; r < shape.rows; ++r) std::fill_n(a_.begin() + r * a_stride_ + depth_, gap, not_a_number<In>());
         a_.resize(a_.size() - gap);
-        for (int r = 0; r < shape.rows; ++r)
-            for (int c = 0; c < shape.columns; ++c)
-                sums_.push_back(dot(&a_[size(r, a_stride_)], &weights_[size(c, shape.depth)], shape.depth));
     }
 
     void with(Finish finish, Record& record) {
@@ -63,7 +72,7 @@ class ProductCheck {
         record.at(name());
         const std::vector<Out> out = multiplied();
         near_the_sums(out, record);
-        if (!is_bf16<Out> && finish.residual) in_place(out, record);
+        if (has_residual()) in_place(out, record);
         row_by_row(out, record);
         panel_by_panel(out, record);
     }
@@ -71,11 +80,28 @@ class ProductCheck {
   private:
     static constexpr int gap = 5;  // from row to row, beyond what is read
 
+    // The columns' weights, packed, their bias and their sums [rows][columns], nothing added.
+    struct Part {
+        std::vector<In> panels;
+        std::vector<float> bias;
+        std::vector<Exact> sums;
+    };
+
+    Part part() const {
+        const auto weights = normal_numbers<In>(size(shape_.columns, shape_.depth), 1 / std::sqrt(shape_.depth));
+        Part part = {panels_of(weights, shape_, kernels_.panel_columns),
+                     normal_numbers<float>(static_cast<size_t>(shape_.columns)),
+                     {}};
+        part.bias.resize(static_cast<size_t>(whole(shape_.columns, kernels_.panel_columns)));
+        for (int r = 0; r < shape_.rows; ++r)
+            for (int c = 0; c < shape_.columns; ++c)
+                part.sums.push_back(dot(&a_[size(r, a_stride_)], &weights[size(c, shape_.depth)], shape_.depth));
+        return part;
+    }
+
     static size_t size(int rows, int columns) { return static_cast<size_t>(rows) * static_cast<size_t>(columns); }
 
-    std::vector<Out> untouched() const {
-        return std::vector<Out>(size(shape_.rows, out_stride_), not_a_number<Out>());
-    }
+    std::vector<Out> untouched() const { return std::vector<Out>(size(shape_.rows, out_stride_), not_a_number<Out>()); }
 
     std::vector<Out> multiplied() const {
         std::vector<Out> out = untouched();
@@ -88,15 +114,25 @@ class ProductCheck {
         const ptrdiff_t corner = row * static_cast<ptrdiff_t>(out_stride_) + column;
         Product product = {};
         product.a = a_.data() + size(row, a_stride_), product.a_stride = a_stride_;
-        product.panels = panels_.data() + size(column, depth_);
-        product.bias = finish_.bias ? bias_.data() + column : nullptr;
-        product.residual = finish_.residual && !is_bf16<Out> ? residual + corner : nullptr;
+        product.panels = finish_.gated ? &panels_[2 * size(column, depth_)] : &plain_.panels[size(column, depth_)];
+        if (finish_.bias)
+            product.bias =
+                finish_.gated ? &bias_[static_cast<size_t>(2 * column)] : &plain_.bias[static_cast<size_t>(column)];
+        product.residual = has_residual() ? residual + corner : nullptr;
         product.residual_stride = out_stride_;
         product.out = out + corner, product.out_stride = out_stride_;
         product.rows = rows, product.depth = depth_, product.columns = columns;
-        product.activation = finish_.activation;
+        product.activation = finish_.activation, product.gated = finish_.gated;
         product.out_format = is_bf16<Out> ? Format::bfloat16 : Format::float32;
         (is_bf16<In> ? kernels_.product_bf16 : kernels_.product_f32)(&product);
+    }
+
+    bool has_residual() const { return finish_.residual && !finish_.gated && !is_bf16<Out>; }
+
+    Exact biased(const Part& part, int row, int column) const {
+        Exact sum = part.sums[size(row, shape_.columns) + static_cast<size_t>(column)];
+        if (finish_.bias) add(sum, part.bias[static_cast<size_t>(column)]);
+        return sum;
     }
 
     void near_the_sums(const std::vector<Out>& out, Record& record) const {
@@ -104,11 +140,10 @@ class ProductCheck {
         for (int r = 0; r < shape_.rows; ++r) {
             const Out* row = &out[size(r, out_stride_)];
             for (int c = 0; c < shape_.columns; ++c) {
-                Exact sum = sums_[size(r, shape_.columns) + static_cast<size_t>(c)];
-                if (finish_.bias) add(sum, bias_[static_cast<size_t>(c)]);
-                if (finish_.residual && !is_bf16<Out>)
-                    add(sum, residual_[size(r, out_stride_) + static_cast<size_t>(c)]);
-                record.near(activated(finish_.activation, sum), value(row[c]));
+                Exact sum = biased(plain_, r, c);
+                if (has_residual()) add(sum, residual_[size(r, out_stride_) + static_cast<size_t>(c)]);
+                const Exact finished = activated(finish_.activation, sum);
+                record.near(finish_.gated ? finished * biased(partner_, r, c) : finished, value(row[c]));
             }
             for (int c = shape_.columns; c < written_; ++c)
                 record.holds(std::isfinite(value(row[c])), "the panel's rest is finite");
@@ -145,15 +180,16 @@ class ProductCheck {
         return std::to_string(shape_.rows) + " rows, depth " + std::to_string(shape_.depth) + ", " +
                std::to_string(shape_.columns) + " columns, activation " +
                std::to_string(static_cast<int>(finish_.activation)) + (finish_.bias ? ", bias" : "") +
-               (finish_.residual ? ", residual" : "");
+               (finish_.residual ? ", residual" : "") + (finish_.gated ? ", gated" : "");
     }
 
     const Kernels& kernels_;
     ProductShape shape_;
     int depth_, a_stride_, written_, out_stride_;
-    std::vector<In> weights_, panels_, a_;
+    std::vector<In> a_;
+    Part plain_, partner_;
+    std::vector<In> panels_;  // of both in turn, and their biases
     std::vector<float> bias_, residual_;
-    std::vector<Exact> sums_;  // [rows][columns], nothing added
     Finish finish_ = {};
 };
 

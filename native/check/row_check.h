@@ -1,4 +1,4 @@
-// The functions over one row: layer norm, activations, rounding.
+// The functions over one row: norms, rotation, activations, rounding.
 #pragma once
 
 #include <algorithm>
@@ -19,6 +19,35 @@ inline void check_layer_norm(const Kernels& kernels, int n, bool with_bias, Reco
     const std::vector<Exact> exact = normalised(x, weight.data(), with_bias ? bias.data() : nullptr, eps);
     kernels.layer_norm(x.data(), weight.data(), with_bias ? bias.data() : nullptr, eps, n);
     for (size_t i = 0; i < count; ++i) record.near(exact[i], x[i]);
+}
+
+inline void check_rms_norm(const Kernels& kernels, int n, Record& record) {
+    record.at(std::to_string(n) + " numbers");
+    const auto count = static_cast<size_t>(n);
+    std::vector<float> x = normal_numbers<float>(count, 3);
+    const std::vector<float> weight = normal_numbers<float>(count);
+    constexpr float eps = 1e-6f;
+    const std::vector<Exact> exact = rms_normalised(x, weight.data(), eps);
+    kernels.rms_norm(x.data(), weight.data(), eps, n);
+    for (size_t i = 0; i < count; ++i) record.near(exact[i], x[i]);
+}
+
+// Pairs of x[half] and of what lies behind it, each turned by an angle of its own.
+inline void check_rotation(const Kernels& kernels, int half, Record& record) {
+    record.at(std::to_string(half) + " pairs");
+    const auto pairs = static_cast<size_t>(half);
+    const std::vector<float> before = normal_numbers<float>(2 * pairs), angles = normal_numbers<float>(pairs, 3);
+    std::vector<float> x = before, cosines, sines;
+    for (const float angle : angles) cosines.push_back(std::cos(angle)), sines.push_back(std::sin(angle));
+    kernels.rotate(x.data(), cosines.data(), sines.data(), half);
+    for (size_t i = 0; i < pairs; ++i) {
+        const double a = before[i], b = before[pairs + i], cosine = cosines[i], sine = sines[i];
+        Exact first = {0, 0}, second = {0, 0};
+        add(first, a * cosine), add(first, -b * sine);
+        add(second, b * cosine), add(second, a * sine);
+        record.near(first, x[i]);
+        record.near(second, x[pairs + i]);
+    }
 }
 
 inline void check_activation(const Kernels& kernels, Activation kind, int n, Record& record) {
