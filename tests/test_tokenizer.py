@@ -15,7 +15,7 @@ from tokenizers import Tokenizer as Library
 
 from onepass.errors import EmptyInput, InputTooLong, InvalidInput, TokenOutOfRange
 from onepass.model.checkpoint import TokenizerFiles
-from onepass.schedule.tokenizer import EncodeOptions, Tokenizer
+from onepass.schedule.tokenizer import EncodeOptions, Pieces, Tokenizer
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=60)
 KINDS = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra")
@@ -58,7 +58,7 @@ def test_a_text_gives_the_library_s_own_ids(library: Library, side: Any, text: s
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_a_pair_gives_the_library_s_own_ids(library: Library, side: Any, query: str, documents: list[str]) -> None:
     tokenizer = tokenizer_of(library, 12)
-    known: dict[str, list[int]] = {}
+    known: dict[str, Any] = {}
     rows = []
     for index, document in enumerate(documents):
         rows += tokenizer.encode([(query, document)], EncodeOptions(truncate=side), first=index, known=known)
@@ -70,7 +70,7 @@ def test_a_pair_gives_the_library_s_own_ids(library: Library, side: Any, query: 
 
 def test_a_query_is_encoded_once(library: Library) -> None:
     tokenizer = tokenizer_of(library, 32)
-    known = {"query": [7, 7, 7]}  # a memory that encoding again would not give
+    known = {"query": Pieces([7, 7, 7])}  # a memory that encoding again would not give
     [row] = tokenizer.encode([("query", "document")], EncodeOptions(), known=known)
     assert row.ids.tolist().count(7) >= 3
 

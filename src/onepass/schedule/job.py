@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 from array import array
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from onepass.engines.batch import Floats
@@ -15,7 +15,7 @@ from onepass.model.checkpoint import Checkpoint
 from onepass.schedule.device import Device, Result
 from onepass.schedule.row import Ask, Row
 from onepass.schedule.scheduler import Flow
-from onepass.schedule.tokenizer import PLAIN, Encoded, EncodeOptions, Input, Tokenizer
+from onepass.schedule.tokenizer import PLAIN, Encoded, EncodeOptions, Input, Pieces, Tokenizer
 
 CHUNK_ITEMS = 32  # tokenised together: the first are computed while the next are tokenised, and others get their turn
 CHUNK_CHARACTERS = 32_768
@@ -28,17 +28,30 @@ class Usage:
     """What a job has cost so far.
 
     tokens: computed, special tokens included.  lengths: tokens of each row.  characters: of the texts given.
-    truncated: how many rows were cut.  tokenize, queue, inference: wall-clock seconds spent tokenising, between the
-    first row queued and its micro-batch, and from there to the end of the last micro-batch.
+    truncated: how many rows were cut.  windows: how many rows there are beyond one per input.
+    tokenize, queue, inference: wall-clock seconds spent tokenising, between the first row queued and its micro-batch,
+    and from there to the end of the last micro-batch.
     """
 
     tokens: int = 0
     characters: int = 0
     lengths: array[int] = field(default_factory=lambda: array("i"))
     truncated: int = 0
+    windows: int = 0
     tokenize: float = 0.0
     queue: float = 0.0
     inference: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A row and what was read from it: one float32 [m, width] array per ask."""
+
+    row: Encoded
+    outputs: tuple[Floats, ...]
+
+
+AsksOf = Callable[[Encoded], tuple[Ask, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +84,24 @@ class Job:
         A waiting job takes any iterable and holds no more of it than the queue admits. Raises InvalidInput and its
         kinds, Overloaded, EngineFailure, Cancelled; then nothing of the request stays queued.
         """
-        self._run = _Run(self, asks, options)
-        return await self._run.all(inputs)
+        assert options.overlap is None, "an input may become several rows"
+        self._run = _Run(self, lambda _: asks, options, keep=False)
+        await self._run.all(inputs)
+        return self._run.outputs_in_order()
+
+    async def rows(
+        self, inputs: Iterable[Input], asks: AsksOf, *, options: EncodeOptions = PLAIN
+    ) -> list[list[Answered]]:
+        """As `run`, but says for each input which rows it became, and asks each row for what `asks` makes of it.
+
+        `asks` is called in a tokenising thread and may refuse a row with a typed error.
+        """
+        self._run = _Run(self, asks, options, keep=True)
+        await self._run.all(inputs)
+        rows: list[list[Answered]] = [[] for _ in range(self._run.inputs)]
+        for encoded, outputs in zip(self._run.encoded, self._run.outputs_in_order(), strict=True):
+            rows[encoded.input].append(Answered(encoded, outputs))
+        return rows
 
     def cancel(self) -> None:
         """Drop what is still queued; whoever awaits the job gets Cancelled."""
@@ -83,22 +112,24 @@ class Job:
 class _Run:
     """The rows of one `Job.run`: sent to the device chunk by chunk, gathered as they come back."""
 
-    def __init__(self, job: Job, asks: tuple[Ask, ...], options: EncodeOptions) -> None:
+    def __init__(self, job: Job, asks: AsksOf, options: EncodeOptions, *, keep: bool) -> None:
+        """keep: the encoded rows, for whoever needs them beside the outputs."""
         self.loop = asyncio.get_running_loop()
         self.served, self.wait, self.usage = job.served, job.wait, job.usage
-        self.asks, self.options = asks, options
+        self.asks, self.options, self.keep = asks, options, keep
         self.request = next(_numbers)
         self.flow = Flow()
         self.held = 0  # tokens reserved for inputs that are not tokenised yet
-        self.known: dict[str, list[int]] = {}
+        self.known: dict[str, Pieces] = {}
+        self.encoded: list[Encoded] = []
         self.outputs: dict[int, tuple[Floats, ...]] = {}
         self.expected: int | None = None  # rows in all, once all are sent
-        self.sent = 0
+        self.inputs = self.sent = 0  # inputs and rows so far
         self.first_sent = self.first_started = 0.0
         self.inference_before = self.usage.inference
         self.done: asyncio.Future[None] = self.loop.create_future()
 
-    async def all(self, inputs: Iterable[Input]) -> list[tuple[Floats, ...]]:
+    async def all(self, inputs: Iterable[Input]) -> None:
         device = self.served.device
         device.attach(self.request, self)
         try:
@@ -113,7 +144,6 @@ class _Run:
             self.expected = self.sent
             self._check_done()
             await self.done
-            return [self.outputs[index] for index in range(self.expected)]
         except BaseException:
             device.leave(self.flow)
             raise
@@ -121,6 +151,9 @@ class _Run:
             self.done.cancel()
             device.detach(self.request)
             device.admission.release(self.held)
+
+    def outputs_in_order(self) -> list[tuple[Floats, ...]]:
+        return [self.outputs[index] for index in range(len(self.outputs))]
 
     async def _chunks(self, inputs: Iterable[Input]) -> AsyncIterator[list[Input]]:
         """Some inputs at a time; anything but a list may block (a file, say), so it is drawn from off the loop."""
@@ -142,8 +175,8 @@ class _Run:
             self.held += room
         encoded = await self._encode(chunk)
         rows = [
-            Row(self.served.model, self.request, self.sent + index, one.ids, one.types, self.asks, skip=one.skip)
-            for index, one in enumerate(encoded)
+            Row(self.served.model, self.request, self.sent + index, one.ids, one.types, asks, skip=one.skip)
+            for index, (one, asks) in enumerate(encoded)
         ]
         lengths = [len(row) for row in rows]
         tokens = sum(lengths)
@@ -151,16 +184,21 @@ class _Run:
         self.held -= room
         self.usage.tokens += tokens
         self.usage.lengths.extend(lengths)
-        self.usage.truncated += sum(one.cut for one in encoded)
+        self.usage.truncated += sum(one.cut for one, _ in encoded)
+        self.usage.windows += len(rows) - len(chunk)
+        if self.keep:
+            self.encoded += [one for one, _ in encoded]
         self.usage.characters += sum(map(_characters, chunk))
         self.first_sent = self.first_sent or time.monotonic()
+        self.inputs += len(chunk)
         self.sent += len(rows)
         device.submit(self.flow, rows)
 
-    async def _encode(self, chunk: list[Input]) -> list[Encoded]:
-        def encode() -> list[Encoded]:
+    async def _encode(self, chunk: list[Input]) -> list[tuple[Encoded, tuple[Ask, ...]]]:
+        def encode() -> list[tuple[Encoded, tuple[Ask, ...]]]:
             with self.served.device.tokenizing():
-                return self.served.tokenizer.encode(chunk, self.options, first=self.sent, known=self.known)
+                rows = self.served.tokenizer.encode(chunk, self.options, first=self.inputs, known=self.known)
+                return [(row, self.asks(row)) for row in rows]
 
         started = time.monotonic()
         encoded = await self.loop.run_in_executor(self.served.device.threads, encode)
@@ -169,6 +207,8 @@ class _Run:
 
     def _room(self, inputs: Iterable[Input]) -> int:
         tokenizer, extra = self.served.tokenizer, 4 * len(self.options.prompt)
+        if self.options.overlap is not None:
+            return sum(tokenizer.estimate_windows(item, self.options) + extra for item in inputs)
         return sum(min(tokenizer.estimate(item) + extra, tokenizer.max_length) for item in inputs)
 
     def deliver(self, results: Sequence[Result]) -> None:

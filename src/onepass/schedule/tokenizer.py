@@ -8,7 +8,7 @@ encoding would give.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
@@ -32,25 +32,52 @@ class EncodeOptions:
     prompt: text put before each single text.  truncate: which side of an over-long input goes; None refuses it.
     special: put special tokens around given token ids; texts always get them.
     second_tokens: most tokens of a pair's second text, cut on the right.
+    overlap: an over-long text, or a pair's second text, becomes several rows instead of being cut: windows that share
+    so many tokens with the one before.  window: most tokens of such a row; None: the model's limit.
+    aligned: say where each token of a text came from (`Encoded.alignment`).
     """
 
     prompt: str = ""
     truncate: Truncate = "right"
     special: bool = True
     second_tokens: int | None = None
+    overlap: int | None = None
+    window: int | None = None
+    aligned: bool = False
 
 
 PLAIN = EncodeOptions()
 
 
 @dataclass(frozen=True, slots=True)
+class Alignment:
+    """Where the tokens of a row came from, one number each per token.
+
+    texts: 0 or 1, which text; -1 for special tokens.  starts, stops: characters of that text.
+    words: number of the word (as the tokenizer's pre-tokeniser splits) in that text, -1 for special tokens.
+    """
+
+    texts: array[int]
+    starts: array[int]
+    stops: array[int]
+    words: array[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Encoded:
-    """One sequence, special tokens included. cut: whether something was left out to fit.  skip: prompt tokens."""
+    """One row, special tokens included.
+
+    cut: whether something was left out to fit.  skip: prompt tokens.  input: number of the item it came from.
+    first: how many tokens of the windowed text lie before this row's window.  alignment: where asked for.
+    """
 
     ids: array[int]
     types: array[int]
     cut: bool
     skip: int = 0
+    input: int = 0
+    first: int = 0
+    alignment: Alignment | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +89,21 @@ class Token:
     special: bool
     start: int | None
     stop: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """A text's tokens. offsets, words: where alignment is asked for, else empty."""
+
+    ids: Sequence[int]
+    offsets: Sequence[tuple[int, int]] = ()
+    words: Sequence[int | None] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, kept: slice) -> Pieces:
+        return Pieces(self.ids[kept], self.offsets[kept], self.words[kept])
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +147,26 @@ class Tokenizer:
             size = (_bytes(item) if isinstance(item, str) else len(item)) + self.special_tokens()
         return min(size, self.max_length)
 
+    def estimate_windows(self, item: Input, options: EncodeOptions) -> int:
+        """Most tokens of all the windows of an item, as `estimate` counts."""
+        texts = _texts(item)
+        last = _bytes(texts[-1]) if texts else len(item)
+        around = self.special_tokens(len(texts) == 2) + (_bytes(texts[0]) if len(texts) == 2 else 0)
+        row = min(options.window or self.max_length, self.max_length)
+        step = max(row - around - (options.overlap or 0), 1)
+        return min(last + around, row) + max(-(-(last + around - row) // step), 0) * row
+
     def encode(
         self,
         items: Sequence[Input],
         options: EncodeOptions,
         *,
         first: int = 0,
-        known: dict[str, list[int]] | None = None,
+        known: dict[str, Pieces] | None = None,
     ) -> list[Encoded]:
-        """One sequence per item. `first` is the number of items[0] in error messages.
+        """One row per item; with `options.overlap` one or more, in order. `first` is the number of items[0].
 
-        `known` remembers the ids of a pair's first text between calls: a rerank query is encoded once.
+        `known` remembers the tokens of a pair's first text between calls: a rerank query is encoded once.
         Raises EmptyInput, InputTooLong (truncate None), TokenOutOfRange, InvalidInput for text that is not Unicode.
         """
         prompt = options.prompt
@@ -123,14 +174,14 @@ class Tokenizer:
             raise InvalidInput("a prompt cannot be put before a pair of texts; leave the prompt out")
         known = {} if known is None else known
         clipped = [
-            [self._clipped(text, first + index, options.truncate) for text in _texts(item)]
-            for index, item in enumerate(items)
+            [self._clipped(text, first + index, options) for text in _texts(item)] for index, item in enumerate(items)
         ]
         fresh = list(dict.fromkeys(text for texts in clipped for text in texts if text not in known))
-        found = dict(zip(fresh, self._ids([prompt + text for text in fresh]), strict=True))
+        pieces = self._pieces([prompt + text for text in fresh], aligned=options.aligned)
+        found = dict(zip(fresh, pieces, strict=True))
         known.update({texts[0]: found[texts[0]] for texts in clipped if len(texts) == 2 and texts[0] in found})
         skip = self._prompt_length(prompt)
-        rows = []
+        rows: list[Encoded] = []
         for index, (item, texts) in enumerate(zip(items, clipped, strict=True)):
             cut = any(len(text) < len(whole) for text, whole in zip(texts, _texts(item), strict=True))
             parts = [known[text] if text in known else found[text] for text in texts]
@@ -138,7 +189,7 @@ class Tokenizer:
             if not parts:
                 parts = [self._given(item, first + index)]
                 template = template if options.special else BARE
-            rows.append(self._row(parts, template, first + index, options, cut, skip if texts else 0))
+            rows += self._rows(parts, template, first + index, options, cut, skip if texts else 0)
         return rows
 
     def tokens(self, text: str, *, special: bool = True) -> list[Token]:
@@ -158,52 +209,89 @@ class Tokenizer:
         self._check_range(ids, 0)
         return self._library.decode(list(ids), skip_special_tokens=skip_special)
 
-    def _row(
+    def _rows(
         self,
-        parts: Sequence[Sequence[int]],
+        parts: Sequence[Pieces],
         template: Sequence[_Part],
         number: int,
         options: EncodeOptions,
         cut: bool,
         skip: int,
-    ) -> Encoded:
-        """The ids of one or two texts, cut to fit, inside the template of special tokens."""
+    ) -> Iterator[Encoded]:
+        """One or two texts, cut to fit or in windows, inside the template of special tokens."""
         if len(parts) == 2 and options.second_tokens is not None and len(parts[1]) > options.second_tokens:
             parts, cut = (parts[0], parts[1][: options.second_tokens]), True
-        room = self.max_length - sum(part.slot < 0 for part in template)
+        limit = min(options.window or self.max_length, self.max_length)
+        room = limit - sum(part.slot < 0 for part in template)
         total = sum(map(len, parts))
-        if total > room:
-            if options.truncate is None:
-                size = total + self.max_length - room
-                raise InputTooLong(
-                    f"input {number} has {size} tokens, the model takes {self.max_length}; "
-                    "shorten it or turn truncation on",
-                    size,
-                    self.max_length,
-                )
-            cut = True
+        if total <= room:
+            yield self._row(parts, template, number, options, cut, skip)
+        elif options.overlap is not None:
+            *before, text = parts
+            for start, stop in self._windows(len(text), room - sum(map(len, before)), number, options.overlap):
+                yield self._row([*before, text[start:stop]], template, number, options, cut, skip, start)
+        elif options.truncate is None:
+            size = total + limit - room
+            raise InputTooLong(
+                f"input {number} has {size} tokens, the model takes {limit}; shorten it or turn truncation on",
+                size,
+                limit,
+            )
+        else:
             sizes = _shares(parts, room)
             parts = [_keep(part, size, options.truncate) for part, size in zip(parts, sizes, strict=True)]
+            yield self._row(parts, template, number, options, True, skip)
+
+    def _windows(self, size: int, room: int, number: int, overlap: int) -> Iterator[tuple[int, int]]:
+        """First token and end of each window of at most `room` tokens, each sharing `overlap` with the one before."""
+        if room <= overlap:
+            raise InputTooLong(
+                f"input {number} leaves {max(room, 0)} tokens of a row for each window, which must be more than the "
+                f"overlap of {overlap}; shorten the first text or the overlap",
+                overlap + 1,
+                max(room, 0),
+            )
+        start = 0
+        while True:
+            yield start, min(start + room, size)
+            if start + room >= size:
+                return
+            start += room - overlap
+
+    def _row(
+        self,
+        parts: Sequence[Pieces],
+        template: Sequence[_Part],
+        number: int,
+        options: EncodeOptions,
+        cut: bool,
+        skip: int,
+        first: int = 0,
+    ) -> Encoded:
         ids, types = array("i"), array("i")
         for place in template:
-            new = parts[place.slot] if place.slot >= 0 else (place.id,)
+            new = parts[place.slot].ids if place.slot >= 0 else (place.id,)
             ids.extend(new)
             types.extend([place.type if self._types else 0] * len(new))
         if self._oversized:
             self._check_range(ids, number)
         if not ids:
             raise EmptyInput(f"input {number} has no tokens; send some text")
-        return Encoded(ids, types, cut, skip)
+        alignment = _aligned(parts, template, len(options.prompt)) if options.aligned else None
+        return Encoded(ids, types, cut, skip, number, first, alignment)
 
-    def _ids(self, texts: list[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self._library.encode_batch_fast(texts, add_special_tokens=False)]
+    def _pieces(self, texts: list[str], *, aligned: bool) -> list[Pieces]:
+        if not aligned:
+            return [Pieces(one.ids) for one in self._library.encode_batch_fast(texts, add_special_tokens=False)]
+        encodings = self._library.encode_batch(texts, add_special_tokens=False)
+        return [Pieces(one.ids, one.offsets, one.word_ids) for one in encodings]
 
-    def _given(self, ids: object, number: int) -> list[int]:
+    def _given(self, ids: object, number: int) -> Pieces:
         assert isinstance(ids, Sequence)
         if not ids:
             raise EmptyInput(f"input {number} is an empty list of token ids; send at least one")
         self._check_range(ids, number)
-        return list(ids)
+        return Pieces(list(ids))
 
     def _check_range(self, ids: Sequence[int], number: int) -> None:
         for id in ids:
@@ -213,13 +301,16 @@ class Tokenizer:
                     "send text, or ids from this model's own tokenizer"
                 )
 
-    def _clipped(self, text: str, number: int, truncate: Truncate) -> str:
-        """The text, cut to the character bound. Raises InvalidInput, and InputTooLong where truncation is off."""
+    def _clipped(self, text: str, number: int, options: EncodeOptions) -> str:
+        """The text, cut to the character bound where it is not read in windows.
+
+        Raises InvalidInput, and InputTooLong where truncation is off.
+        """
         check_unicode(text, number)
         bound = CHARACTERS_PER_TOKEN * self.max_length
-        if len(text) <= bound:
+        if len(text) <= bound or options.overlap is not None:
             return text
-        if truncate is None:
+        if options.truncate is None:
             raise InputTooLong(
                 f"input {number} has {len(text)} characters, the limit is {bound} ({CHARACTERS_PER_TOKEN} for each of "
                 f"the model's {self.max_length} tokens); shorten it or turn truncation on",
@@ -227,14 +318,14 @@ class Tokenizer:
                 bound,
                 "characters",
             )
-        return text[-bound:] if truncate == "left" else text[:bound]
+        return text[-bound:] if options.truncate == "left" else text[:bound]
 
     def _prompt_length(self, prompt: str) -> int:
         """Leading tokens of a row that are prompt: as sentence-transformers counts, special tokens before included."""
         if not prompt:
             return 0
         leading = next((i for i, part in enumerate(self._templates[0]) if part.slot >= 0), 0)
-        return leading + len(self._ids([prompt])[0])
+        return leading + len(self._pieces([prompt], aligned=False)[0])
 
     def _template(self, *, pair: bool) -> tuple[_Part, ...]:
         """Where special tokens go and which type each place has, read off one encoded text or pair."""
@@ -275,13 +366,31 @@ def _bytes(text: str) -> int:
     return 1 + (len(text) if text.isascii() else 4 * len(text))
 
 
-def _keep(ids: Sequence[int], size: int, side: Truncate) -> Sequence[int]:
-    if size >= len(ids):
-        return ids
-    return ids[len(ids) - size :] if side == "left" else ids[:size]
+def _keep(text: Pieces, size: int, side: Truncate) -> Pieces:
+    if size >= len(text):
+        return text
+    return text[len(text) - size :] if side == "left" else text[:size]
 
 
-def _shares(parts: Sequence[Sequence[int]], room: int) -> list[int]:
+def _aligned(parts: Sequence[Pieces], template: Sequence[_Part], prompt: int) -> Alignment:
+    """prompt: characters that were put before the text; a token of them stands at 0 to 0."""
+    texts, starts, stops, words = array("b"), array("i"), array("i"), array("i")
+    for place in template:
+        if place.slot < 0:
+            texts.append(-1)
+            starts.append(0)
+            stops.append(0)
+            words.append(-1)
+            continue
+        part = parts[place.slot]
+        texts.extend([place.slot] * len(part))
+        starts.extend(max(start - prompt, 0) for start, _ in part.offsets)
+        stops.extend(max(stop - prompt, 0) for _, stop in part.offsets)
+        words.extend(-1 if word is None else word for word in part.words)
+    return Alignment(texts, starts, stops, words)
+
+
+def _shares(parts: Sequence[Pieces], room: int) -> list[int]:
     """How many ids each part keeps: "longest first", as the tokenizers library cuts pairs."""
     if len(parts) == 1:
         return [room]
