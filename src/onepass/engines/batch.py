@@ -49,7 +49,9 @@ class Read:
     rows: int32 [n], indices of batch rows, in output order.
     positions: int32 [m] token positions inside their rows, or spans: int32 [m, 2] first and last position, inclusive;
     offsets: int32 [n + 1], which of them belong to which row.
+    With spans, a pooling other than "tokens" and "spans" pools each span by itself: one output row each.
     vocabulary: int32 [v], score only these ids.  skip: int32 [n], leading tokens that pooling leaves out.
+    targets: int32 [m], one vocabulary id per position: the output is that id's log-probability among all, [m, 1].
     finish: replaces the head's own ("none" gives raw scores).
     """
 
@@ -60,6 +62,7 @@ class Read:
     offsets: Ints | None = None
     vocabulary: Ints | None = None
     skip: Ints | None = None
+    targets: Ints | None = None
     finish: Finish | None = None
 
 
@@ -67,7 +70,7 @@ class Read:
 class Output:
     """values: float32 [m, width]; offsets: int32 [n + 1], row r of the read is values[offsets[r]:offsets[r + 1]].
 
-    ids: int32 [m], the token id of each value where the head pools by token id, else None.
+    ids: int32 [m], the vocabulary id of each value where the head is sparse or pools by token id, else None.
     """
 
     values: Floats
@@ -76,6 +79,20 @@ class Output:
 
     def row(self, index: int) -> Floats:
         return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+    def copied(self, index: int) -> RowOutput:
+        """Row `index` of the read, on its own."""
+        begin, end = self.offsets[index : index + 2]
+        ids = None if self.ids is None else self.ids[begin:end].copy()
+        return RowOutput(self.values[begin:end].copy(), ids)
+
+
+@dataclass(frozen=True, slots=True)
+class RowOutput:
+    """What one row gave to one read: float32 [m, width], and int32 [m] where the values belong to vocabulary ids."""
+
+    values: Floats
+    ids: Ints | None = None
 
 
 class Engine(Protocol):

@@ -17,6 +17,7 @@ PoolKind = Literal[
     "last_not_pad",  # the last token whose id is not the pad id
     "mean",
     "max",
+    "sum",
     "mean_sqrt",  # sum / sqrt(n)
     "weighted_mean",  # sum (t + 1) x_t / sum (t + 1)
     "tokens",  # every token, or the read's positions: one output row each
@@ -83,7 +84,10 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class HeadSpec:
-    """`labels` name the output columns of a classifier, in order; empty for vectors."""
+    """`labels` name the output columns of a classifier, in order; empty for vectors.
+
+    sparse: of a pooled row only the values above 0 come out, each with its column as id (SPLADE over a Vocabulary).
+    """
 
     name: str
     pool: Pool
@@ -91,3 +95,4 @@ class HeadSpec:
     per_row: tuple[Step, ...] = ()
     finish: Finish = "none"
     labels: tuple[str, ...] = ()
+    sparse: bool = False

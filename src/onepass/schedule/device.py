@@ -21,7 +21,7 @@ from typing import Protocol
 
 import numpy as np
 
-from onepass.engines.batch import Engine, Floats, PackedBatch
+from onepass.engines.batch import Engine, PackedBatch, RowOutput
 from onepass.errors import Cancelled, EngineFailure, OnepassError
 from onepass.schedule.admission import Admission
 from onepass.schedule.cost import Cost
@@ -38,10 +38,10 @@ WARM_UP_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One row's outputs, one array per ask, or what went wrong with it. started, ended: time.monotonic()."""
+    """One row's outputs, one per ask, or what went wrong with it. started, ended: time.monotonic()."""
 
     row: Row
-    outputs: tuple[Floats, ...] | None
+    outputs: tuple[RowOutput, ...] | None
     error: OnepassError | None
     started: float
     ended: float
@@ -251,8 +251,8 @@ class Device:
         self._observe(rows, cores, ended - started)
         return [self._result(row, out, started, ended) for row, out in zip(rows, outputs, strict=True)]
 
-    def _result(self, row: Row, outputs: tuple[Floats, ...], started: float, ended: float) -> Result:
-        if all(np.isfinite(values).all() for values in outputs):
+    def _result(self, row: Row, outputs: tuple[RowOutput, ...], started: float, ended: float) -> Result:
+        if all(np.isfinite(output.values).all() for output in outputs):
             return Result(row, outputs, None, started, ended)
         failure = EngineFailure(f"input {row.index} gave values that are not finite numbers")
         return Result(row, None, failure, started, ended)

@@ -9,7 +9,7 @@ from array import array
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from onepass.engines.batch import Floats
+from onepass.engines.batch import Floats, RowOutput
 from onepass.errors import Cancelled, EmptyInput
 from onepass.model.checkpoint import Checkpoint
 from onepass.schedule.device import Device, Result
@@ -45,10 +45,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A row and what was read from it: one float32 [m, width] array per ask."""
+    """A row and what was read from it, one output per ask."""
 
     row: Encoded
-    outputs: tuple[Floats, ...]
+    outputs: tuple[RowOutput, ...]
 
 
 AsksOf = Callable[[Encoded], tuple[Ask, ...]]
@@ -87,7 +87,7 @@ class Job:
         assert options.overlap is None, "an input may become several rows"
         self._run = _Run(self, lambda _: asks, options, keep=False)
         await self._run.all(inputs)
-        return self._run.outputs_in_order()
+        return [tuple(output.values for output in outputs) for outputs in self._run.outputs_in_order()]
 
     async def rows(
         self, inputs: Iterable[Input], asks: AsksOf, *, options: EncodeOptions = PLAIN
@@ -122,7 +122,7 @@ class _Run:
         self.held = 0  # tokens reserved for inputs that are not tokenised yet
         self.known: dict[str, Pieces] = {}
         self.encoded: list[Encoded] = []
-        self.outputs: dict[int, tuple[Floats, ...]] = {}
+        self.outputs: dict[int, tuple[RowOutput, ...]] = {}
         self.expected: int | None = None  # rows in all, once all are sent
         self.inputs = self.sent = 0  # inputs and rows so far
         self.first_sent = self.first_started = 0.0
@@ -152,7 +152,7 @@ class _Run:
             device.detach(self.request)
             device.admission.release(self.held)
 
-    def outputs_in_order(self) -> list[tuple[Floats, ...]]:
+    def outputs_in_order(self) -> list[tuple[RowOutput, ...]]:
         return [self.outputs[index] for index in range(len(self.outputs))]
 
     async def _chunks(self, inputs: Iterable[Input]) -> AsyncIterator[list[Input]]:

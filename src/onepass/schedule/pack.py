@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onepass.engines.batch import Floats, Output, PackedBatch, Read
+from onepass.engines.batch import Output, PackedBatch, Read, RowOutput
 from onepass.schedule.row import Ask, Row
 
 
@@ -22,12 +22,12 @@ def pack(rows: Sequence[Row]) -> tuple[PackedBatch, list[Read]]:
     return batch, [_read(ask, rows, members) for ask, members in _groups(rows).items()]
 
 
-def unpack(rows: Sequence[Row], outputs: Sequence[Output]) -> list[tuple[Floats, ...]]:
-    """Per row, one array for each of its asks, in their order."""
-    slices: dict[tuple[int, Ask], Floats] = {}
+def unpack(rows: Sequence[Row], outputs: Sequence[Output]) -> list[tuple[RowOutput, ...]]:
+    """Per row, one output for each of its asks, in their order."""
+    slices: dict[tuple[int, Ask], RowOutput] = {}
     for (ask, members), output in zip(_groups(rows).items(), outputs, strict=True):
         for place, row in enumerate(members):
-            slices[row, ask] = output.row(place).copy()
+            slices[row, ask] = output.copied(place)
     return [tuple(slices[index, ask] for ask in row.asks) for index, row in enumerate(rows)]
 
 
@@ -49,6 +49,7 @@ def _read(ask: Ask, rows: Sequence[Row], members: Sequence[int]) -> Read:
         spans=None if ask.spans is None else np.tile(np.array(ask.spans, np.int32), (len(members), 1)),
         offsets=None if chosen is None else np.arange(len(members) + 1, dtype=np.int32) * np.int32(len(chosen)),
         vocabulary=None if ask.vocabulary is None else np.array(ask.vocabulary, np.int32),
+        targets=None if ask.targets is None else np.tile(np.array(ask.targets, np.int32), len(members)),
         skip=np.array([rows[index].skip for index in members], np.int32),
         finish=ask.finish,
     )

@@ -17,6 +17,7 @@ class Ask:
     positions: tuple[int, ...] | None = None
     spans: tuple[tuple[int, int], ...] | None = None
     vocabulary: tuple[int, ...] | None = None
+    targets: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
