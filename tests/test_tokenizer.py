@@ -15,9 +15,11 @@ from tokenizers import Tokenizer as Library
 
 from onepass.errors import EmptyInput, InputTooLong, InvalidInput, TokenOutOfRange
 from onepass.model.checkpoint import TokenizerFiles
-from onepass.schedule.tokenizer import EncodeOptions, Pieces, Tokenizer
+from onepass.schedule.pieces import Pieces
+from onepass.schedule.tokenizer import EncodeOptions, Tokenizer
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=60)
+EDGES = 2  # special tokens around one text
 KINDS = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra")
 
 
@@ -162,3 +164,59 @@ def test_tokens_carry_byte_offsets(minilm: Path) -> None:
     assert tokenizer.decode([101, 4419], skip_special=False) == "[CLS] fox"
     with pytest.raises(TokenOutOfRange):
         tokenizer.decode([40_000])
+
+
+@given(text=TEXT, overlap=st.integers(0, 4))
+def test_windows_are_those_of_the_library(library: Library, text: str, overlap: int) -> None:
+    rows = tokenizer_of(library, 12).encode([text], EncodeOptions(overlap=overlap, truncate=None))
+    library.no_padding()
+    library.enable_truncation(12, stride=overlap)
+    expected = library.encode(text)
+    assert [row.ids.tolist() for row in rows] == [piece.ids for piece in (expected, *expected.overflowing)]
+    library.no_truncation()
+    assert not any(row.cut for row in rows)
+    assert [row.first for row in rows] == [index * (12 - EDGES - overlap) for index in range(len(rows))]
+
+
+@given(query=st.sampled_from(["", "fox", "a fox"]), text=TEXT)
+def test_windows_of_a_pair_keep_the_first_text(library: Library, query: str, text: str) -> None:
+    rows = tokenizer_of(library, 16).encode([(query, text)], EncodeOptions(overlap=2), first=3)
+    library.no_padding()
+    library.enable_truncation(16, stride=2, strategy="only_second")
+    expected = library.encode(query, text)
+    assert [row.ids.tolist() for row in rows] == [piece.ids for piece in (expected, *expected.overflowing)]
+    assert {row.input for row in rows} == {3}
+    library.no_truncation()
+
+
+@given(text=TEXT)
+def test_windows_are_estimated_generously(library: Library, text: str) -> None:
+    options = EncodeOptions(overlap=3)
+    tokenizer = tokenizer_of(library, 12)
+    assume(len(unicodedata.normalize("NFKD", text)) == len(text))  # else one character can become many tokens
+    rows = tokenizer.encode([text], options)
+    assert tokenizer.estimate_windows(text, options) >= sum(len(row.ids) for row in rows)
+
+
+def test_windows_need_room_beside_the_first_text(library: Library) -> None:
+    with pytest.raises(InputTooLong, match="which must be more than the overlap of 4"):
+        tokenizer_of(library, 12).encode([("fox " * 9, "fox " * 9)], EncodeOptions(overlap=4))
+
+
+@given(text=TEXT)
+def test_every_token_knows_its_characters_and_word(library: Library, text: str) -> None:
+    prompt = "query: "
+    for options in (EncodeOptions(aligned=True), EncodeOptions(aligned=True, prompt=prompt)):
+        [row] = tokenizer_of(library, 1000).encode([text], options)
+        assert row.alignment is not None
+        expected = library.encode(options.prompt + text)
+        shift = len(options.prompt)
+        starts = [0 if special else max(start - shift, 0) for (start, _), special in spans(expected)]
+        stops = [0 if special else max(stop - shift, 0) for (_, stop), special in spans(expected)]
+        assert (row.alignment.starts.tolist(), row.alignment.stops.tolist()) == (starts, stops)
+        assert row.alignment.texts.tolist() == [-special for special in expected.special_tokens_mask]
+        assert row.alignment.words.tolist() == [-1 if word is None else word for word in expected.word_ids]
+
+
+def spans(encoding: Any) -> list[tuple[tuple[int, int], int]]:
+    return list(zip(encoding.offsets, encoding.special_tokens_mask, strict=True))

@@ -26,7 +26,8 @@ from onepass.errors import BadSetting
 from onepass.model.checkpoint import load_checkpoint
 from onepass.schedule.device import Device
 from onepass.schedule.job import Job, Served
-from onepass.schedule.tokenizer import EncodeOptions, Text, Tokenizer, Truncate
+from onepass.schedule.pieces import Truncate
+from onepass.schedule.tokenizer import EncodeOptions, Text, Tokenizer
 from onepass.tasks.classify import Classified, Scores, classify
 from onepass.tasks.embed import Precision, embed
 from onepass.tasks.heads import tasks_of

@@ -118,6 +118,8 @@ def _norm(place: str, norm: NormSpec | None) -> Iterator[str]:
 
 def _heads(heads: Iterable[HeadSpec]) -> Iterator[str]:
     for head in heads:
+        if head.sparse:
+            yield "head sparse"
         for kind in head.pool.kinds:
             if kind not in POOLS:
                 yield f"head pooling {kind}"

@@ -13,9 +13,10 @@ from onepass.engines.batch import Floats, RowOutput
 from onepass.errors import Cancelled, EmptyInput
 from onepass.model.checkpoint import Checkpoint
 from onepass.schedule.device import Device, Result
+from onepass.schedule.pieces import Encoded, Pieces
 from onepass.schedule.row import Ask, Row
 from onepass.schedule.scheduler import Flow
-from onepass.schedule.tokenizer import PLAIN, Encoded, EncodeOptions, Input, Pieces, Tokenizer
+from onepass.schedule.tokenizer import PLAIN, EncodeOptions, Input, Tokenizer
 
 CHUNK_ITEMS = 32  # tokenised together: the first are computed while the next are tokenised, and others get their turn
 CHUNK_CHARACTERS = 32_768

@@ -11,14 +11,13 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
 
 from tokenizers import Tokenizer as Library
 
 from onepass.errors import BadCheckpoint, EmptyInput, InputTooLong, InvalidInput, TokenOutOfRange
 from onepass.model.checkpoint import TokenizerFiles
+from onepass.schedule.pieces import Encoded, Part, Pieces, Truncate, aligned, kept, shares
 
-Truncate = Literal["right", "left"] | None
 Text = str | Sequence[int]
 Input = Text | tuple[str, str]
 
@@ -50,37 +49,6 @@ PLAIN = EncodeOptions()
 
 
 @dataclass(frozen=True, slots=True)
-class Alignment:
-    """Where the tokens of a row came from, one number each per token.
-
-    texts: 0 or 1, which text; -1 for special tokens.  starts, stops: characters of that text.
-    words: number of the word (as the tokenizer's pre-tokeniser splits) in that text, -1 for special tokens.
-    """
-
-    texts: array[int]
-    starts: array[int]
-    stops: array[int]
-    words: array[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """One row, special tokens included.
-
-    cut: whether something was left out to fit.  skip: prompt tokens.  input: number of the item it came from.
-    first: how many tokens of the windowed text lie before this row's window.  alignment: where asked for.
-    """
-
-    ids: array[int]
-    types: array[int]
-    cut: bool
-    skip: int = 0
-    input: int = 0
-    first: int = 0
-    alignment: Alignment | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Token:
     """start, stop: byte offsets into the UTF-8 text, None for special tokens."""
 
@@ -91,31 +59,7 @@ class Token:
     stop: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Pieces:
-    """A text's tokens. offsets, words: where alignment is asked for, else empty."""
-
-    ids: Sequence[int]
-    offsets: Sequence[tuple[int, int]] = ()
-    words: Sequence[int | None] = ()
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, kept: slice) -> Pieces:
-        return Pieces(self.ids[kept], self.offsets[kept], self.words[kept])
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Either one special token (id) or the ids of text 0 or 1 (slot)."""
-
-    type: int
-    id: int = -1
-    slot: int = -1
-
-
-BARE = (_Part(type=0, slot=0),)
+BARE = (Part(type=0, slot=0),)
 
 
 class Tokenizer:
@@ -212,7 +156,7 @@ class Tokenizer:
     def _rows(
         self,
         parts: Sequence[Pieces],
-        template: Sequence[_Part],
+        template: Sequence[Part],
         number: int,
         options: EncodeOptions,
         cut: bool,
@@ -238,8 +182,8 @@ class Tokenizer:
                 limit,
             )
         else:
-            sizes = _shares(parts, room)
-            parts = [_keep(part, size, options.truncate) for part, size in zip(parts, sizes, strict=True)]
+            sizes = shares(parts, room)
+            parts = [kept(part, size, options.truncate) for part, size in zip(parts, sizes, strict=True)]
             yield self._row(parts, template, number, options, True, skip)
 
     def _windows(self, size: int, room: int, number: int, overlap: int) -> Iterator[tuple[int, int]]:
@@ -261,7 +205,7 @@ class Tokenizer:
     def _row(
         self,
         parts: Sequence[Pieces],
-        template: Sequence[_Part],
+        template: Sequence[Part],
         number: int,
         options: EncodeOptions,
         cut: bool,
@@ -277,7 +221,7 @@ class Tokenizer:
             self._check_range(ids, number)
         if not ids:
             raise EmptyInput(f"input {number} has no tokens; send some text")
-        alignment = _aligned(parts, template, len(options.prompt)) if options.aligned else None
+        alignment = aligned(parts, template, len(options.prompt)) if options.aligned else None
         return Encoded(ids, types, cut, skip, number, first, alignment)
 
     def _pieces(self, texts: list[str], *, aligned: bool) -> list[Pieces]:
@@ -327,19 +271,19 @@ class Tokenizer:
         leading = next((i for i, part in enumerate(self._templates[0]) if part.slot >= 0), 0)
         return leading + len(self._pieces([prompt], aligned=False)[0])
 
-    def _template(self, *, pair: bool) -> tuple[_Part, ...]:
+    def _template(self, *, pair: bool) -> tuple[Part, ...]:
         """Where special tokens go and which type each place has, read off one encoded text or pair."""
         shown = self._library.encode("a", "a" if pair else None)
         if not set(shown.sequence_ids) >= ({0, 1} if pair else {0}):
             raise BadCheckpoint("the tokenizer turns the text 'a' into no tokens; its tokenizer.json is not usable")
         places = zip(shown.sequence_ids, shown.type_ids, shown.ids, strict=True)
-        template: list[_Part] = []
+        template: list[Part] = []
         for sequence, group in groupby(places, key=lambda place: place[0]):
             members = list(group)
             if sequence is None:
-                template.extend(_Part(type=type, id=id) for _, type, id in members)
+                template.extend(Part(type=type, id=id) for _, type, id in members)
             else:
-                template.append(_Part(type=members[0][1], slot=sequence))
+                template.append(Part(type=members[0][1], slot=sequence))
         return tuple(template)
 
 
@@ -364,42 +308,6 @@ def _texts(item: Input) -> tuple[str, ...]:
 
 def _bytes(text: str) -> int:
     return 1 + (len(text) if text.isascii() else 4 * len(text))
-
-
-def _keep(text: Pieces, size: int, side: Truncate) -> Pieces:
-    if size >= len(text):
-        return text
-    return text[len(text) - size :] if side == "left" else text[:size]
-
-
-def _aligned(parts: Sequence[Pieces], template: Sequence[_Part], prompt: int) -> Alignment:
-    """prompt: characters that were put before the text; a token of them stands at 0 to 0."""
-    texts, starts, stops, words = array("b"), array("i"), array("i"), array("i")
-    for place in template:
-        if place.slot < 0:
-            texts.append(-1)
-            starts.append(0)
-            stops.append(0)
-            words.append(-1)
-            continue
-        part = parts[place.slot]
-        texts.extend([place.slot] * len(part))
-        starts.extend(max(start - prompt, 0) for start, _ in part.offsets)
-        stops.extend(max(stop - prompt, 0) for _, stop in part.offsets)
-        words.extend(-1 if word is None else word for word in part.words)
-    return Alignment(texts, starts, stops, words)
-
-
-def _shares(parts: Sequence[Pieces], room: int) -> list[int]:
-    """How many ids each part keeps: "longest first", as the tokenizers library cuts pairs."""
-    if len(parts) == 1:
-        return [room]
-    short, long = sorted(map(len, parts))
-    long = short if short > room else max(short, room - short)
-    if short + long > room:
-        short = room // 2
-        long = short + room % 2
-    return [short, long] if len(parts[0]) <= len(parts[1]) else [long, short]
 
 
 def _byte_offsets(text: str) -> Sequence[int]:

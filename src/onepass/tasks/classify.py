@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from onepass.errors import EmptyInput, InvalidInput
 from onepass.schedule.job import Job
+from onepass.schedule.pieces import Truncate
 from onepass.schedule.row import Ask
-from onepass.schedule.tokenizer import EncodeOptions, Truncate
+from onepass.schedule.tokenizer import EncodeOptions
 from onepass.tasks.heads import head_of
 
 Scores = list[tuple[str, float]]

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from onepass.engines.batch import Floats
 from onepass.errors import EmptyInput, InvalidInput
 from onepass.schedule.job import Job
+from onepass.schedule.pieces import Truncate
 from onepass.schedule.row import Ask
-from onepass.schedule.tokenizer import EncodeOptions, Input, Text, Truncate
+from onepass.schedule.tokenizer import EncodeOptions, Input, Text
 from onepass.tasks.heads import head_of
 
 Precision = Literal["float32", "int8", "binary"]

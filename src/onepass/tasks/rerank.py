@@ -7,8 +7,9 @@ from itertools import starmap
 
 from onepass.errors import EmptyInput, InvalidInput, WrongTask
 from onepass.schedule.job import Job
+from onepass.schedule.pieces import Truncate
 from onepass.schedule.row import Ask
-from onepass.schedule.tokenizer import EncodeOptions, Truncate
+from onepass.schedule.tokenizer import EncodeOptions
 from onepass.tasks.heads import head_of, tasks_of
 
 Ranking = list[tuple[int, float]]

@@ -8,7 +8,8 @@ import numpy as np
 
 from onepass.engines.batch import Floats
 from onepass.schedule.job import Job
-from onepass.schedule.tokenizer import Text, Truncate
+from onepass.schedule.pieces import Truncate
+from onepass.schedule.tokenizer import Text
 from onepass.tasks.embed import embed
 
 

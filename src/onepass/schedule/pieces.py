@@ -1,0 +1,101 @@
+"""Tokens of a text, and rows made of them: what a text keeps when it is cut, and where each token came from."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Truncate = Literal["right", "left"] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """Where the tokens of a row came from, one number each per token.
+
+    texts: 0 or 1, which text; -1 for special tokens.  starts, stops: characters of that text.
+    words: number of the word (as the tokenizer's pre-tokeniser splits) in that text, -1 for special tokens.
+    """
+
+    texts: array[int]
+    starts: array[int]
+    stops: array[int]
+    words: array[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One row, special tokens included.
+
+    cut: whether something was left out to fit.  skip: prompt tokens.  input: number of the item it came from.
+    first: how many tokens of the windowed text lie before this row's window.  alignment: where asked for.
+    """
+
+    ids: array[int]
+    types: array[int]
+    cut: bool
+    skip: int = 0
+    input: int = 0
+    first: int = 0
+    alignment: Alignment | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """A text's tokens. offsets, words: where alignment is asked for, else empty."""
+
+    ids: Sequence[int]
+    offsets: Sequence[tuple[int, int]] = ()
+    words: Sequence[int | None] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, kept: slice) -> Pieces:
+        return Pieces(self.ids[kept], self.offsets[kept], self.words[kept])
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Either one special token (id) or the ids of text 0 or 1 (slot)."""
+
+    type: int
+    id: int = -1
+    slot: int = -1
+
+
+def kept(text: Pieces, size: int, side: Truncate) -> Pieces:
+    if size >= len(text):
+        return text
+    return text[len(text) - size :] if side == "left" else text[:size]
+
+
+def aligned(parts: Sequence[Pieces], template: Sequence[Part], prompt: int) -> Alignment:
+    """prompt: characters that were put before the text; a token of them stands at 0 to 0."""
+    texts, starts, stops, words = array("b"), array("i"), array("i"), array("i")
+    for place in template:
+        if place.slot < 0:
+            texts.append(-1)
+            starts.append(0)
+            stops.append(0)
+            words.append(-1)
+            continue
+        part = parts[place.slot]
+        texts.extend([place.slot] * len(part))
+        starts.extend(max(start - prompt, 0) for start, _ in part.offsets)
+        stops.extend(max(stop - prompt, 0) for _, stop in part.offsets)
+        words.extend(-1 if word is None else word for word in part.words)
+    return Alignment(texts, starts, stops, words)
+
+
+def shares(parts: Sequence[Pieces], room: int) -> list[int]:
+    """How many ids each part keeps: "longest first", as the tokenizers library cuts pairs."""
+    if len(parts) == 1:
+        return [room]
+    short, long = sorted(map(len, parts))
+    long = short if short > room else max(short, room - short)
+    if short + long > room:
+        short = room // 2
+        long = short + room % 2
+    return [short, long] if len(parts[0]) <= len(parts[1]) else [long, short]

@@ -1,0 +1,73 @@
+"""A request's rows: windows of long inputs, each asked for what it holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import TEXT
+
+from onepass import Encoder
+from onepass.errors import InvalidInput
+from onepass.schedule.job import Answered
+from onepass.schedule.pieces import Encoded
+from onepass.schedule.row import Ask
+from onepass.schedule.tokenizer import EncodeOptions
+
+LONG = " ".join(TEXT)
+WINDOWS = EncodeOptions(overlap=8, aligned=True)
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_embedder: Path) -> Iterator[Encoder]:
+    with Encoder(tiny_embedder, dtype="float32") as encoder:
+        yield encoder
+
+
+def rows(encoder: Encoder, *texts: str, options: EncodeOptions = WINDOWS) -> tuple[list[list[Answered]], int]:
+    job = encoder.job()
+    found = asyncio.run(job.rows(texts, lambda _: (Ask("embed"),), options=options))
+    return found, job.usage.windows
+
+
+def test_each_window_gives_what_its_text_gives_alone(tiny: Encoder) -> None:
+    found, windows = rows(tiny, "fox", LONG, TEXT[1])
+    assert [len(pieces) > 1 for pieces in found] == [False, True, False]
+    assert windows == sum(map(len, found)) - 3
+    for piece in found[1]:
+        assert len(piece.row.ids) <= tiny.checkpoint.max_length
+        expected = tiny.embed([piece.row.ids[1:-1].tolist()])
+        np.testing.assert_array_equal(piece.outputs[0].values, expected)
+
+
+def test_windows_cover_the_text_without_a_gap(tiny: Encoder) -> None:
+    ((*pieces,),), _ = rows(tiny, LONG)
+    ends = 0
+    for piece in pieces:
+        assert piece.row.first <= ends, "a token is in no window"
+        ends = piece.row.first + len(piece.row.ids) - 2
+        assert piece.row.alignment is not None
+        start, stop = piece.row.alignment.starts[1], piece.row.alignment.stops[-2]
+        assert LONG[start:stop].strip()
+    assert pieces[-1].row.alignment is not None
+    assert pieces[-1].row.alignment.stops[-2] == len(LONG)
+
+
+def test_each_row_is_asked_for_what_it_holds(tiny: Encoder) -> None:
+    def twice_if_short(row: Encoded) -> tuple[Ask, ...]:
+        return (Ask("embed"), Ask("embed", finish="none")) if len(row.ids) < 8 else (Ask("embed"),)
+
+    found = asyncio.run(tiny.job().rows(["fox", LONG], twice_if_short))
+    assert [len(piece.outputs) for (piece,) in found] == [2, 1]
+
+
+def test_a_row_that_is_refused_fails_the_request_and_leaves_nothing_behind(tiny: Encoder) -> None:
+    def refused(row: Encoded) -> tuple[Ask, ...]:
+        raise InvalidInput(f"input {row.input} holds no mask")
+
+    with pytest.raises(InvalidInput, match="input 0 holds no mask"):
+        asyncio.run(tiny.job().rows(["fox"], refused))
+    assert tiny.device.admission.reserved == 0
