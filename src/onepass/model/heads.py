@@ -17,7 +17,6 @@ PoolKind = Literal[
     "last_not_pad",  # the last token whose id is not the pad id
     "mean",
     "max",
-    "sum",
     "mean_sqrt",  # sum / sqrt(n)
     "weighted_mean",  # sum (t + 1) x_t / sum (t + 1)
     "tokens",  # every token, or the read's positions: one output row each
