@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from tokenizers import Tokenizer
 
 from onepass.engines import build_engine
 from onepass.engines.batch import Engine, PackedBatch, Read
@@ -62,7 +61,7 @@ def run(
 
 def encode(checkpoint: Checkpoint, texts: Sequence[Any]) -> tuple[list[list[int]], list[list[int]]]:
     """ids and types of texts or pairs, as the checkpoint's own tokenizer file gives them, not cut."""
-    tokenizer = Tokenizer.from_str(checkpoint.tokenizer.json)
+    tokenizer = checkpoint.tokenizer.library
     encoded = [tokenizer.encode(*text) if isinstance(text, tuple) else tokenizer.encode(text) for text in texts]
     types = [item.type_ids if checkpoint.tokenizer.types else [0] * len(item.ids) for item in encoded]
     return [item.ids for item in encoded], types

@@ -180,7 +180,7 @@ def test_classifiers_that_cannot_be_run(
 def test_no_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     assert refused(folder, BadCheckpoint) == (
-        f"{folder} holds no tokenizer.json, vocab.txt or vocab.json with merges.txt; save a fast tokenizer there"
+        f"{folder} holds no tokenizer.json and no vocab.txt; save a fast tokenizer there"
     )
 
 
@@ -195,7 +195,7 @@ def test_a_vocabulary_without_its_frame(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     (folder / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\nword\n")
     assert refused(folder, BadCheckpoint) == (
-        "vocab.txt has no token '[SEP]', which the tokenizer puts around every text"
+        "the vocabulary has no token '[SEP]', which the tokenizer puts around every text"
     )
 
 

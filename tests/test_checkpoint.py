@@ -15,7 +15,6 @@ import transformers
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from tiny import KINDS, TEXT, USABLE, Family, change_json, tiny_checkpoint, tiny_tokenizer, write_json
-from tokenizers import Tokenizer
 
 from onepass.errors import BadSetting
 from onepass.model.checkpoint import Checkpoint, load_checkpoint
@@ -30,7 +29,7 @@ def bert(tmp_path: Path) -> Path:
 
 
 def tokens(checkpoint: Checkpoint, *text: str) -> list[int]:
-    tokenizer: Any = Tokenizer.from_str(checkpoint.tokenizer.json)
+    tokenizer: Any = checkpoint.tokenizer.library
     return list(tokenizer.encode(*text).ids)
 
 

@@ -12,7 +12,6 @@ from typing import get_args
 import numpy as np
 import pytest
 from random_models import MEAN, NORM, Model, Shape, batch_of, build, double, read_all, row_of, worst
-from tokenizers import Tokenizer
 
 from onepass.engines.batch import Floats, Ints, PackedBatch, Read
 from onepass.engines.native import Native, instruction_sets
@@ -311,7 +310,7 @@ def test_calls_from_several_threads_do_not_meet(dtype: str) -> None:
 @pytest.mark.parametrize("isa", ISAS)
 def test_bfloat16_on_the_real_model(minilm: Path, isa: str) -> None:
     checkpoint = load_checkpoint(minilm)
-    tokenizer = Tokenizer.from_str(checkpoint.tokenizer.json)
+    tokenizer = checkpoint.tokenizer.library
     text = Path(__file__).read_text(encoding="utf-8")
     ids = [tokenizer.encode(text[at : at + 30 * 2 ** (at // 100 % 6)]).ids[:512] for at in range(0, 3000, 100)]
     offsets = np.cumsum([0, *map(len, ids)], dtype=np.int32)

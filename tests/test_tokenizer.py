@@ -37,7 +37,7 @@ def short(library: Library) -> Tokenizer:
 def tokenizer_of(library: Library, max_length: int) -> Tokenizer:
     plain: dict[str, Any] = json.loads(library.to_str()) | {"padding": None, "truncation": None}
     return Tokenizer(
-        TokenizerFiles(json.dumps(plain), types=True, pad_id=0),
+        TokenizerFiles(Library.from_str(json.dumps(plain)), types=True, pad_id=0),
         vocabulary=library.get_vocab_size(),
         max_length=max_length,
     )
@@ -79,7 +79,7 @@ def test_a_query_is_encoded_once(library: Library) -> None:
 
 def test_models_without_types_get_zeros(tiny_classifier: Path) -> None:
     library = Library.from_file(str(tiny_classifier / "tokenizer.json"))
-    files = TokenizerFiles(library.to_str(), types=False, pad_id=1)
+    files = TokenizerFiles(library, types=False, pad_id=1)
     [row] = Tokenizer(files, vocabulary=library.get_vocab_size(), max_length=64).encode([("a", "b")], EncodeOptions())
     assert set(row.types) == {0}
 
@@ -153,8 +153,10 @@ def test_an_estimate_from_bytes_is_never_too_low(library: Library, text: str) ->
 
 
 def test_tokens_carry_byte_offsets(minilm: Path) -> None:
-    plain = json.loads((minilm / "tokenizer.json").read_text()) | {"padding": None, "truncation": None}
-    tokenizer = Tokenizer(TokenizerFiles(json.dumps(plain), True, 0), vocabulary=30522, max_length=256)
+    library = Library.from_file(str(minilm / "tokenizer.json"))
+    library.no_padding()
+    library.no_truncation()
+    tokenizer = Tokenizer(TokenizerFiles(library, True, 0), vocabulary=30522, max_length=256)
     text = "naïve 日本 fox"
     tokens = tokenizer.tokens(text)
     assert (tokens[0].text, tokens[0].special, tokens[0].start) == ("[CLS]", True, None)

@@ -86,6 +86,7 @@ def load_checkpoint(model: str | Path, *, revision: str | None = None, max_lengt
         weights=MappingProxyType(weights),
         tokenizer=read_tokenizer(
             folder,
+            config,
             types=family.types and spec.embed.types > 1,
             pad_id=config.integer("pad_token_id", family.pad_id),
             lower=modules is not None and modules.lower,

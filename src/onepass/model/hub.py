@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from onepass.errors import BadCheckpoint, BadSetting, UnsafeFormat
+from onepass.model.tokenizer_classes import SENTENCEPIECE
 
 HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 CONFIGS = [
     *("config.json", "modules.json", "config_sentence_transformers.json", "sentence_*_config.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.txt", "vocab.json", "merges.txt"),
+    *("vocab.txt", "vocab.json", "merges.txt", *SENTENCEPIECE),
     *("[0-9]*_*/*.json", "[0-9]*_*/*.txt"),  # the modules of sentence-transformers: 1_Pooling, 2_Dense
 ]
 SAFE = ["model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "[0-9]*_*/model.safetensors"]

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, normalizers
 
 from onepass.errors import BadCheckpoint
 from onepass.model.config import Config
+from onepass.model.tokenizer_classes import CLASSES, DEFAULTS, TokenizerClass, frame, surround
+from onepass.model.vocabularies import Roles
 
-# transformers builds these normalisers from tokenizer_config.json and ignores what tokenizer.json says.
-REBUILT = {"BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MPNetTokenizer"}
-# These give no token type ids. (PreTrainedTokenizerFast stopped to in transformers 5; checkpoints are older than that.)
-WITHOUT_TYPES = {"RobertaTokenizer", "XLMRobertaTokenizer", "CamembertTokenizer", "DistilBertTokenizer"}
+GENERIC = {"PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend"}
+"""Names that say nothing of a vocabulary."""
+
+TYPES_DROPPED = {"AlbertTokenizer", "RemBertTokenizer"}
+"""Token types of these went missing in transformers 5."""
+
 SPECIAL = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 MORE_SPECIAL = ("additional_special_tokens", "extra_special_tokens")
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
@@ -25,115 +30,108 @@ FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 class TokenizerFiles:
     """What is needed to encode text as the model was trained.
 
-    json: the contents of a tokenizer.json, its own padding and truncation removed, special and added tokens complete.
+    library: without padding and truncation, special and added tokens complete; never changed from here on.
     types: whether the trunk is given token type ids.  pad_id: of the pad token.
     """
 
-    json: str
+    library: Tokenizer
     types: bool
     pad_id: int
 
 
-def read_tokenizer(folder: Path, *, types: bool, pad_id: int, lower: bool, notes: list[str]) -> TokenizerFiles:
-    """types: whether the trunk has a table for them and the family's tokenizer gives them.  lower: lowercase first.
+def read_tokenizer(
+    folder: Path, config: Config, *, types: bool, pad_id: int, lower: bool, notes: list[str]
+) -> TokenizerFiles:
+    """config: the model's.  types: whether the trunk has a table for them.  lower: lowercase first.
 
     Appends to `notes` what the files disagree on. Raises BadCheckpoint.
     """
-    settings = Config.read_if_there(folder / "tokenizer_config.json", "tokenizer_config.json")
-    kind = settings.text("tokenizer_class", "").removesuffix("Fast")
-    tokenizer = _open(folder, settings)
+    settings = _settings(folder)
+    stored = (folder / "tokenizer.json").is_file()
+    name = _class(settings, config, stored)
+    kind = CLASSES.get(name)
+    special = {} if kind is None else _roles(kind, settings)
+    tokenizer = _from_json(folder) if stored else _from_vocabulary(folder, name, kind, special, settings)
     # all-MiniLM-L6-v2 carries 128 and 128, which would cut and pad every text unasked
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    if not kind or kind in REBUILT:
-        _follow_settings(tokenizer, settings, notes, (folder / "tokenizer.json").is_file())
+    if kind is not None and kind.rebuilt:
+        _follow_settings(tokenizer, settings, notes if stored else [])
     if lower:
         _lowercase(tokenizer)
     _add_tokens(tokenizer, folder, settings)
+    if kind is not None and (not stored or "lang" in special):
+        frame(tokenizer, kind, special, settings)
+    if kind is not None and not stored:
+        _add_missing(tokenizer, kind, special, settings)
+    _end(tokenizer, special.get("eos"), settings, notes if stored else [])
     inputs = settings.get("model_input_names")
-    given = "token_type_ids" in inputs if isinstance(inputs, list) else kind not in WITHOUT_TYPES
-    return TokenizerFiles(tokenizer.to_str(), types and given, pad_id)
+    given = "token_type_ids" in inputs if isinstance(inputs, list) else kind is None or kind.types
+    if types and given and name in TYPES_DROPPED:
+        notes.append("The second text of a pair has token type 1, as in training; transformers 5 gives it 0.")
+    return TokenizerFiles(tokenizer, types and given, pad_id)
 
 
-def _open(folder: Path, settings: Config) -> Tokenizer:
-    for names, opener in (
-        (("tokenizer.json",), _from_json),
-        (("vocab.txt",), _wordpiece),
-        (("vocab.json", "merges.txt"), _byte_pairs),
-    ):
-        if all((folder / name).is_file() for name in names):
-            try:
-                return opener(folder, settings)
-            except BadCheckpoint:
-                raise
-            except Exception as error:  # the library raises nothing narrower
-                reason = " ".join(str(error).split())
-                raise BadCheckpoint(f"{names[0]} cannot be used ({reason}); save the tokenizer again") from error
-    raise BadCheckpoint(
-        f"{folder} holds no tokenizer.json, vocab.txt or vocab.json with merges.txt; save a fast tokenizer there"
+def _settings(folder: Path) -> Config:
+    """tokenizer_config.json, and what only the older special_tokens_map.json says."""
+    older, newer = (
+        Config.read_if_there(folder / name, name) for name in ("special_tokens_map.json", "tokenizer_config.json")
     )
+    return Config({**older.values, **newer.values}, "tokenizer_config.json")
 
 
-def _from_json(folder: Path, settings: Config) -> Tokenizer:
-    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+def _class(settings: Config, config: Config, stored: bool) -> str:
+    """The name of the tokenizer's class: as the files have it, or else as the model_type has."""
+    named = settings.text("tokenizer_class", "") or config.text("tokenizer_class", "")
+    if not named or (named in GENERIC and not stored):
+        return DEFAULTS.get(config.text("model_type", ""), "")
+    return named.removesuffix("Fast") if named not in GENERIC else named
 
 
-def _wordpiece(folder: Path, settings: Config) -> Tokenizer:
-    """A vocab.txt, one token a line, as BERT's own."""
-    vocabulary = {token: index for index, token in enumerate(_lines(folder / "vocab.txt"))}
-    special = _roles(settings, cls="[CLS]", sep="[SEP]", unk="[UNK]", pad="[PAD]", mask="[MASK]")
-    cls, sep = special["cls"], special["sep"]
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=special["unk"]))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=[cls, "$A", sep],
-        pair=[cls, "$A", sep, "$B:1", f"{sep}:1"],
-        special_tokens=[(token, _id(tokenizer, token, "vocab.txt")) for token in (cls, sep)],
-    )
-    tokenizer.add_special_tokens([token for token in special.values() if token in vocabulary])
-    return tokenizer
+def _from_json(folder: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # the library raises nothing narrower
+        raise _unusable("tokenizer.json", error) from error
 
 
-def _byte_pairs(folder: Path, settings: Config) -> Tokenizer:
-    """A vocab.json with its merges.txt, as RoBERTa's own."""
-    vocabulary = Config.read(folder / "vocab.json", "vocab.json").values
-    lines = [line for line in _lines(folder / "merges.txt") if line and not line.startswith("#version")]
-    merges = [(left, right) for left, _, right in (line.partition(" ") for line in lines)]
-    special = _roles(settings, cls="<s>", sep="</s>", unk="<unk>", pad="<pad>", mask="<mask>")
-    space = settings.flag("add_prefix_space", False)
-    tokenizer = Tokenizer(models.BPE(dict(vocabulary), merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
-    tokenizer.decoder = decoders.ByteLevel()
-    sep, cls = ((special[role], _id(tokenizer, special[role], "vocab.json")) for role in ("sep", "cls"))
-    tokenizer.post_processor = processors.RobertaProcessing(sep, cls, add_prefix_space=space)
-    tokenizer.add_special_tokens([token for token in special.values() if token in vocabulary])
-    return tokenizer
+def _from_vocabulary(
+    folder: Path, name: str, kind: TokenizerClass | None, special: Roles, settings: Config
+) -> Tokenizer:
+    if kind is None:
+        raise BadCheckpoint(
+            f"{folder} holds no tokenizer.json, and the vocabulary of {name or 'an unnamed class'} is not read without "
+            "one; save a fast tokenizer there"
+        )
+    if (file := kind.file(folder)) is None:
+        raise BadCheckpoint(f"{folder} holds no tokenizer.json and no {kind.files}; save a fast tokenizer there")
+    try:
+        return kind.read(file, special, settings)
+    except BadCheckpoint:
+        raise
+    except Exception as error:
+        raise _unusable(file.name, error) from error
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+def _unusable(file: str, error: Exception) -> BadCheckpoint:
+    reason = " ".join(str(error).split())
+    return BadCheckpoint(f"{file} cannot be used ({reason}); save the tokenizer again")
 
 
-def _roles(settings: Config, **defaults: str) -> dict[str, str]:
-    """The special tokens by role, as tokenizer_config.json names them or else by default."""
-    named = {}
-    for role, default in defaults.items():
-        token = _named(settings.get(f"{role}_token"))
-        named[role] = default if token is None else token.content
-    return named
+def _roles(kind: TokenizerClass, settings: Config) -> dict[str, str]:
+    """The special tokens by role, as the files name them or else by default."""
+    keys = {role: "src_lang" if role == "lang" else f"{role}_token" for role in kind.special}
+    named = {role: _named(settings.get(key)) for role, key in keys.items()}
+    return {
+        role: default if (token := named[role]) is None else token.content for role, default in kind.special.items()
+    }
 
 
-def _id(tokenizer: Tokenizer, token: str, file: str) -> int:
-    index: int | None = tokenizer.token_to_id(token)
-    if index is None:
-        raise BadCheckpoint(f"{file} has no token {token!r}, which the tokenizer puts around every text")
-    return index
+def _follow_settings(tokenizer: Tokenizer, settings: Config, notes: list[str]) -> None:
+    """Case and accents as tokenizer_config.json has them, whose missing keys mean the class's defaults.
 
-
-def _follow_settings(tokenizer: Tokenizer, settings: Config, notes: list[str], from_json: bool) -> None:
-    """Case and accents as tokenizer_config.json has them, whose missing keys mean the class's defaults."""
+    transformers builds these normalisers from tokenizer_config.json and ignores what tokenizer.json says.
+    """
     normalizer = tokenizer.normalizer
     if not isinstance(normalizer, normalizers.BertNormalizer):
         return
@@ -147,7 +145,7 @@ def _follow_settings(tokenizer: Tokenizer, settings: Config, notes: list[str], f
     for key, value in changed.items():
         setattr(normalizer, key, value)
     tokenizer.normalizer = normalizer
-    if changed and from_json:  # one made from vocab.txt had nothing to say
+    if changed:
         said = ", ".join(f"{key}={value}" for key, value in changed.items())
         notes.append(f"tokenizer_config.json (or its defaults) overrides tokenizer.json: {said}.")
 
@@ -162,8 +160,7 @@ def _lowercase(tokenizer: Tokenizer) -> None:
 def _add_tokens(tokenizer: Tokenizer, folder: Path, settings: Config) -> None:
     """Add the tokens that only the other files name. Raises BadCheckpoint where their ids contradict each other."""
     known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-    special_map = Config.read_if_there(folder / "special_tokens_map.json", "special_tokens_map.json")
-    special = {token.content: token for token in _special_tokens(settings, special_map)}
+    special = {token.content: token for token in _special_tokens(settings)}
     for index, token in sorted(_numbered(folder, settings), key=lambda pair: pair[0]):
         if token.content in known:
             continue
@@ -179,6 +176,46 @@ def _add_tokens(tokenizer: Tokenizer, folder: Path, settings: Config) -> None:
             if content not in known and tokenizer.token_to_id(content) is not None
         ]
     )
+
+
+def _add_missing(tokenizer: Tokenizer, kind: TokenizerClass, special: Roles, settings: Config) -> None:
+    """A vocabulary's file need not hold every special token: DeBERTa's ends before [MASK]. They get the next ids."""
+    tokens = {
+        token: AddedToken(token, normalized=False, lstrip=role == "mask" and kind.lstrip)
+        for role, token in special.items()
+    }
+    tokens |= {token.content: token for token in _special_tokens(settings)}
+    tokenizer.add_special_tokens([*tokens.values()])
+
+
+def _end(tokenizer: Tokenizer, default: str | None, settings: Config, notes: list[str]) -> None:
+    """The end token behind every text where tokenizer_config.json asks for it and the template has none.
+
+    Models that read the last token were trained with it; transformers 5 ignores the flag beside a tokenizer.json.
+    """
+    named = _named(settings.get("eos_token"))
+    end = default if named is None else named.content
+    if end is None or not settings.flag("add_eos_token", False) or tokenizer.encode("a").tokens[-1:] == [end]:
+        return
+    single, pair = (_template(tokenizer, pair, end) for pair in (False, True))
+    surround(tokenizer, single, pair)
+    notes.append(f"{end} is put behind every text: tokenizer_config.json sets add_eos_token.")
+
+
+def _template(tokenizer: Tokenizer, pair: bool, end: str) -> list[str]:
+    """The present template, as TemplateProcessing has it, with `end` behind each text."""
+    shown = tokenizer.encode("a", "a" if pair else None)
+    parts: list[str] = []
+    for sequence, group in groupby(
+        zip(shown.sequence_ids, shown.type_ids, shown.tokens, strict=True), key=lambda place: place[0]
+    ):
+        members = list(group)
+        type = members[0][1]
+        if sequence is None:
+            parts += [f"{token}:{type}" for _, type, token in members]
+        else:
+            parts += [f"${'AB'[sequence]}:{type}", f"{end}:{type}"]
+    return parts
 
 
 def _numbered(folder: Path, settings: Config) -> Iterator[tuple[int, AddedToken]]:
@@ -199,14 +236,13 @@ def _numbered(folder: Path, settings: Config) -> Iterator[tuple[int, AddedToken]
             yield older.integer(content, 0), AddedToken(content, normalized=False)
 
 
-def _special_tokens(*files: Config) -> Iterator[AddedToken]:
-    for file in files:
-        more = [file.get(key) for key in MORE_SPECIAL]
-        lists = [item.values() if isinstance(item, dict) else item for item in more if isinstance(item, dict | list)]
-        for value in [*(file.get(key) for key in SPECIAL), *(value for items in lists for value in items)]:
-            if (token := _named(value)) is not None:
-                token.special = True
-                yield token
+def _special_tokens(settings: Config) -> Iterator[AddedToken]:
+    more = [settings.get(key) for key in MORE_SPECIAL]
+    lists = [item.values() if isinstance(item, dict) else item for item in more if isinstance(item, dict | list)]
+    for value in [*(settings.get(key) for key in SPECIAL), *(value for items in lists for value in items)]:
+        if (token := _named(value)) is not None:
+            token.special = True
+            yield token
 
 
 def _named(value: Any) -> AddedToken | None:

@@ -12,8 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from tokenizers import Tokenizer as Library
-
 from onepass.errors import BadCheckpoint, EmptyInput, InputTooLong, InvalidInput, TokenOutOfRange
 from onepass.model.checkpoint import TokenizerFiles
 from onepass.schedule.pieces import Encoded, Part, Pieces, Truncate, aligned, kept, shares
@@ -67,7 +65,7 @@ class Tokenizer:
 
     def __init__(self, files: TokenizerFiles, *, vocabulary: int, max_length: int) -> None:
         """vocabulary: rows of the model's word table; max_length: tokens of one row, special tokens included."""
-        self._library = Library.from_str(files.json)
+        self._library = files.library
         self._types = files.types
         self._vocabulary = vocabulary
         self._oversized = self._library.get_vocab_size(with_added_tokens=True) > vocabulary
