@@ -16,6 +16,7 @@ from sentence_transformers.sentence_transformer import modules as st
 from tiny import KINDS, TEXT, USABLE, Family, change_json, redraw, tiny_checkpoint, write_json
 
 from onepass.model.checkpoint import load_checkpoint
+from onepass.model.families import FAMILIES
 
 LIMIT = 1e-4
 LENGTHS = (1, 2, 3, 17, USABLE)
@@ -23,6 +24,9 @@ TEXTS = [TEXT[0][:60], "Why?", TEXT[7][:50], "one two ", "Ångström-öl, don't!
 PAIRS = [(TEXT[2][:40], TEXT[3][:60]), ("Why?", "Because."), (TEXT[9][:30], "no")]
 
 families = pytest.mark.parametrize("family", list(KINDS))
+classifiers = pytest.mark.parametrize(
+    "family", [family for family in KINDS if callable(FAMILIES[family].heads.get("classify"))]
+)
 engines = pytest.mark.parametrize("engine", ENGINES)
 auto: Any = transformers  # whose from_pretrained carries no types
 
@@ -46,12 +50,18 @@ def reference(model: Any, ids: list[int], types: list[int]) -> Any:
         return model(**inputs)
 
 
+def trunk(folder: Path) -> Any:
+    """The model alone, or the encoder of a model that has a decoder, too."""
+    model = auto.AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    return model.get_encoder() if model.config.is_encoder_decoder else model
+
+
 @engines
 @families
 def test_trunk(tmp_path: Path, family: Family, engine: str) -> None:
     folder = tiny_checkpoint(tmp_path, family, "trunk")
     checkpoint = load_checkpoint(folder)
-    model = auto.AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    model = trunk(folder)
     rows, types = random_rows(family, checkpoint.spec.embed.vocab)
     states = run(start(engine, checkpoint), STATES.name, rows, types)
     for ours, ids, kinds in zip(states, rows, types, strict=True):
@@ -72,7 +82,7 @@ def test_activations(tmp_path: Path, name: str, engine: str) -> None:
 
 @engines
 @pytest.mark.parametrize("labels", [("only",), ("a", "b", "c")])
-@families
+@classifiers
 def test_classifier_logits(tmp_path: Path, family: Family, labels: tuple[str, ...], engine: str) -> None:
     folder = tiny_checkpoint(tmp_path, family, "classify", labels=labels)
     checkpoint = load_checkpoint(folder)
@@ -111,7 +121,7 @@ def test_classifier_scores_are_those_of_the_pipeline(
 
 
 @engines
-@families
+@classifiers
 def test_cross_encoder(tmp_path: Path, family: Family, engine: str) -> None:
     folder = tiny_checkpoint(tmp_path, family, "rerank")
     checkpoint = load_checkpoint(folder)

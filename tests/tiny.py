@@ -22,8 +22,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from onepass.errors import OnepassError
 from onepass.model.checkpoint import load_checkpoint
 
-Head = Literal["embed", "classify", "multilabel", "rerank", "trunk"]
-Family = Literal["bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra"]
+Head = Literal["embed", "classify", "multilabel", "rerank", "trunk", "tag", "answer", "fill", "next"]
+Family = str
+"""A key of KINDS."""
 
 USABLE = 64
 """Tokens of the longest row of a tiny checkpoint, special tokens included, unless `config` changes its positions."""
@@ -32,6 +33,7 @@ LABELS: dict[Head, tuple[str, ...]] = {
     "classify": ("negative", "neutral", "positive"),
     "multilabel": ("joy", "anger", "fear", "surprise"),
     "rerank": ("relevance",),
+    "tag": ("nothing", "person", "place", "time"),
 }
 
 TEXT = """
@@ -54,7 +56,7 @@ class Kind:
 
     vocabulary: Literal["wordpiece", "bytes", "unigram"]
     tokenizer: str
-    config: dict[str, int]
+    config: dict[str, Any]
     sizes: tuple[str, str, str, str] = (
         "hidden_size",
         "num_attention_heads",
@@ -63,6 +65,17 @@ class Kind:
     )
 
 
+FAST = "PreTrainedTokenizerFast"
+DECODER = {"num_key_value_heads": 2, "max_position_embeddings": USABLE}
+T5 = {"d_kv": 12, "num_decoder_layers": 1, "relative_attention_num_buckets": 12, "relative_attention_max_distance": 40}
+T5_SIZES = ("d_model", "num_heads", "num_layers", "d_ff")
+BART = {
+    "max_position_embeddings": USABLE,
+    "decoder_layers": 1,
+    "decoder_ffn_dim": 8,
+    "decoder_attention_heads": 2,
+}
+BART_SIZES = ("d_model", "encoder_attention_heads", "encoder_layers", "encoder_ffn_dim")
 AFTER_PAD = {"type_vocab_size": 1, "max_position_embeddings": USABLE + 2}
 KINDS: dict[Family, Kind] = {
     "bert": Kind("wordpiece", "BertTokenizer", {"type_vocab_size": 2, "max_position_embeddings": USABLE}),
@@ -80,6 +93,38 @@ KINDS: dict[Family, Kind] = {
     "roberta": Kind("bytes", "RobertaTokenizer", AFTER_PAD),
     "xlm-roberta": Kind("unigram", "XLMRobertaTokenizer", AFTER_PAD),
     "camembert": Kind("unigram", "CamembertTokenizer", AFTER_PAD),
+    # families-b
+    "albert": Kind(
+        "wordpiece",
+        "BertTokenizer",
+        {"type_vocab_size": 2, "max_position_embeddings": USABLE, "embedding_size": 24},
+    ),
+    "rembert": Kind(
+        "wordpiece",
+        "BertTokenizer",
+        {
+            "type_vocab_size": 2,
+            "max_position_embeddings": USABLE,
+            "input_embedding_size": 24,
+            "output_embedding_size": 40,
+        },
+    ),
+    "xlm-roberta-xl": Kind("unigram", "XLMRobertaTokenizer", AFTER_PAD),
+    "eurobert": Kind("bytes", FAST, DECODER),
+    "llama": Kind("bytes", FAST, DECODER),
+    "mistral": Kind("bytes", FAST, {**DECODER, "sliding_window": 9}),
+    "qwen2": Kind("bytes", FAST, {**DECODER, "use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1}),
+    "qwen3": Kind("bytes", FAST, {**DECODER, "head_dim": 16}),
+    "gemma": Kind("bytes", FAST, {**DECODER, "head_dim": 16}),
+    "gemma2": Kind("bytes", FAST, {**DECODER, "head_dim": 16, "sliding_window": 9, "query_pre_attn_scalar": 20}),
+    "gemma3_text": Kind("bytes", FAST, {**DECODER, "head_dim": 16, "sliding_window": 9, "sliding_window_pattern": 2}),
+    "gpt2": Kind("bytes", FAST, {"n_positions": USABLE}, sizes=("n_embd", "n_head", "n_layer", "n_inner")),
+    "t5": Kind("unigram", FAST, T5, T5_SIZES),
+    "mt5": Kind("unigram", FAST, T5, T5_SIZES),
+    "umt5": Kind("unigram", FAST, T5, T5_SIZES),
+    "bart": Kind("bytes", FAST, BART, BART_SIZES),
+    "mbart": Kind("unigram", FAST, BART, BART_SIZES),
+    "m2m_100": Kind("unigram", FAST, BART, BART_SIZES),
 }
 
 
@@ -95,7 +140,7 @@ def tiny_checkpoint(
     """Write a checkpoint of two layers, width 32, into `folder` and return it; `config` overrides config.json's keys.
 
     embed: a trunk with sentence-transformers' mean pooling and Normalize.  trunk: the model alone.
-    The others are ForSequenceClassification with `labels`, or with the names in LABELS.
+    classify, multilabel, rerank, tag: with `labels`, or with the names in LABELS.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = tiny_tokenizer(family)
@@ -104,17 +149,27 @@ def tiny_checkpoint(
     if head in ("embed", "trunk"):
         model = auto.AutoModel.from_config(settings)
     else:
-        names = tuple(labels) or LABELS[head]
-        settings.id2label = dict(enumerate(names))
-        settings.label2id = {name: index for index, name in enumerate(names)}
-        settings.problem_type = "multi_label_classification" if head == "multilabel" else None
-        model = auto.AutoModelForSequenceClassification.from_config(settings)
+        if head in LABELS:
+            names = tuple(labels) or LABELS[head]
+            settings.id2label = dict(enumerate(names))
+            settings.label2id = {name: index for index, name in enumerate(names)}
+            settings.problem_type = "multi_label_classification" if head == "multilabel" else None
+        model = getattr(auto, AUTO.get(head, "AutoModelForSequenceClassification")).from_config(settings)
     redraw(model, seed)
     model.save_pretrained(folder)
     write_tokenizer(folder, family)
     if head == "embed":
         write_modules(folder, model.config.hidden_size)
     return folder
+
+
+AUTO: dict[Head, str] = {
+    "tag": "AutoModelForTokenClassification",
+    "answer": "AutoModelForQuestionAnswering",
+    "fill": "AutoModelForMaskedLM",
+    "next": "AutoModelForCausalLM",
+}
+"""Which of transformers' automatic classes loads a head; classifiers are sequence classifiers."""
 
 
 def redraw(model: torch.nn.Module, seed: int, size: float = 1.0) -> None:

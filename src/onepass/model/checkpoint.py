@@ -127,7 +127,7 @@ HEADS = {
 """What the end of an architecture's name says about its head."""
 
 LABELLED = ("classify", "tag")
-TRUNKS = ("Model", "ForPreTraining", "ForMaskedLM", "ForCausalLM")
+TRUNKS = ("Model", "ForPreTraining", "ForMaskedLM", "ForCausalLM", "ForConditionalGeneration")
 
 
 def _heads(
@@ -142,8 +142,9 @@ def _heads(
         return [_truncated(modules.head, saved)], modules.tensors, {}
     architecture = _architecture(config)
     name = next((name for end, name in HEADS.items() if architecture.endswith(end)), None)
-    if name is not None and name in family.heads:
-        head, tensors = family.heads[name](config)
+    reader = None if name is None else family.heads.get(name)
+    if callable(reader):
+        head, tensors = reader(config)
         if name in LABELLED:
             labels = labels_of(config)
             head = replace(head, labels=labels)
@@ -154,7 +155,9 @@ def _heads(
         return [head, _plain_embed(config, saved, notes)], {}, tensors
     if architecture.endswith(TRUNKS):
         return [_plain_embed(config, saved, notes)], {}, {}
-    served = ", ".join(end for end, name in HEADS.items() if name in family.heads)
+    if reader is not None:
+        raise UnsupportedOption(f"config.json names the architecture {architecture!r}, which is not served: {reader}")
+    served = ", ".join(end for end, name in HEADS.items() if callable(family.heads.get(name)))
     raise UnsupportedOption(
         f"config.json names the architecture {architecture!r}, whose head is not served; of the family "
         f"{family.model_type} plain models{', ' if served else ''}{served} are"

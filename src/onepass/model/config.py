@@ -54,6 +54,13 @@ class Config:
     def get(self, key: str) -> Any:
         return self.values.get(key)
 
+    def is_null(self, key: str) -> bool:
+        """Whether the key is there and null, which a few classes tell from a missing one."""
+        return key in self.values and self.values[key] is None
+
+    def without(self, key: str) -> Config:
+        return Config({name: value for name, value in self.values.items() if name != key}, self.source)
+
     def integer(self, key: str, default: int, *, least: int = 0, most: int | None = None) -> int:
         value = self._value(key, default)
         if isinstance(value, float) and value.is_integer():

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from onepass.model.families.albert import ALBERT
+from onepass.model.families.bart import BART, M2M_100, MBART
 from onepass.model.families.bert import BERT
 from onepass.model.families.distilbert import DISTILBERT
 from onepass.model.families.electra import ELECTRA
+from onepass.model.families.eurobert import EUROBERT
 from onepass.model.families.family import Family
+from onepass.model.families.gemma import GEMMA, GEMMA2, GEMMA3_TEXT
+from onepass.model.families.gpt2 import GPT2
+from onepass.model.families.llama import LLAMA, LLAMA_BIDIREC
+from onepass.model.families.mistral import MISTRAL
+from onepass.model.families.qwen import QWEN2, QWEN3
+from onepass.model.families.rembert import REMBERT
 from onepass.model.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
+from onepass.model.families.t5 import MT5, T5, UMT5
+from onepass.model.families.xlm_roberta_xl import XLM_ROBERTA_XL
 
 FAMILIES: dict[str, Family] = {
-    family.model_type: family for family in (BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, DISTILBERT, ELECTRA)
+    family.model_type: family
+    for family in (
+        *(BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, DISTILBERT, ELECTRA),
+        *(ALBERT, REMBERT, XLM_ROBERTA_XL, EUROBERT),
+        *(LLAMA, LLAMA_BIDIREC, MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3_TEXT, GPT2),
+        *(T5, MT5, UMT5, BART, MBART, M2M_100),
+    )
 }

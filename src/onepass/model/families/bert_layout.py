@@ -57,28 +57,33 @@ def read_spec(
     vocab: int = 30522,
     width: int = 768,
     heads: int = 12,
+    layers: int = 12,
     inner: int = 3072,
     embedding: int | None = None,
     pad_id: int = 0,
+    positions: int = 512,
+    types: int = 2,
+    activation: str = "gelu",
+    eps: float = 1e-12,
 ) -> EncoderSpec:
     """The numbers are the class's defaults where config.json lacks a key; embedding None: as wide as the model."""
     refuse_foreign(config)
     width = config.integer("hidden_size", width, least=1)
     embedding = width if embedding is None else config.integer("embedding_size", embedding, least=1)
-    rows = config.integer("max_position_embeddings", 512, least=1)
+    rows = config.integer("max_position_embeddings", positions, least=1)
     start = config.integer("pad_token_id", pad_id) if rule == "after_pad" else 0
-    norm = NormSpec("layer", config.number("layer_norm_eps", 1e-12))
+    norm = NormSpec("layer", config.number("layer_norm_eps", eps))
     return post_norm_encoder(
         config,
         width=width,
         norm=norm,
         positions=PositionSpec(rule, start, rows),
         heads=config.integer("num_attention_heads", heads, least=1),
-        layers=config.integer("num_hidden_layers", 12, least=1, most=MOST_LAYERS),
+        layers=config.integer("num_hidden_layers", layers, least=1, most=MOST_LAYERS),
         inner=config.integer("intermediate_size", inner, least=1),
-        activation=config.activation("hidden_act", "gelu"),
+        activation=config.activation("hidden_act", activation),
         vocab=config.integer("vocab_size", vocab, least=1),
-        types=config.integer("type_vocab_size", 2),
+        types=config.integer("type_vocab_size", types),
         embedding=embedding,
     )
 

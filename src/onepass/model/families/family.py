@@ -27,7 +27,7 @@ class Family:
     tensors: our name -> where it comes from, or a function of the config that says so; `{}` stands for the layer's
     weight group, a last `*` for weight and bias, a last `?` for weight and, if the file has one, bias.
     heads: by the name that tasks know them by: classify (a row's labels), tag (a token's), answer (where an answer
-    starts and ends), fill (a masked token), next (the token after the last one).
+    starts and ends), fill (a masked token), next (the token after the last one); a str says why one is not served.
     pad_id: where config.json says none.  types: whether its tokenizer gives token type ids.
     """
 
@@ -37,7 +37,7 @@ class Family:
     tensors: Tensors | Callable[[Config], Tensors]
     pad_id: int
     types: bool
-    heads: Mapping[str, HeadReader] = field(default_factory=dict)
+    heads: Mapping[str, HeadReader | str] = field(default_factory=dict)
 
     def trunk(self, spec: EncoderSpec, config: Config) -> dict[str, Source]:
         """Our name -> where it comes from, for each tensor that this spec needs."""
@@ -123,17 +123,18 @@ def filler(
     norm: str,
     *biases: str,
     activation: ActivationKind | None = None,
+    default_activation: str = "gelu",
     eps: float | None = None,
     matrix: str | None = None,
 ) -> HeadReader:
     """ForMaskedLM: dense, activation, norm, then scores against the word table, or against `matrix` where not tied.
 
-    biases: names that the vocabulary's bias may have.  activation None: the config's hidden_act.  eps None: its
-    layer_norm_eps.
+    biases: names that the vocabulary's bias may have.  activation None: the config's hidden_act, or
+    `default_activation`.  eps None: its layer_norm_eps.
     """
 
     def read(config: Config) -> Head:
-        act = activation or config.activation("hidden_act", "gelu")
+        act = activation or config.activation("hidden_act", default_activation)
         spec = NormSpec("layer", config.number("layer_norm_eps", 1e-12) if eps is None else eps)
         weight = "embed.word" if matrix is None else "fill.vocabulary.weight"
         steps = (
@@ -154,15 +155,34 @@ def filler(
     return read
 
 
-def refuse_foreign(config: Config) -> None:
-    """Options that no family here implements, whatever the model_type. Raises UnsupportedOption with the key."""
+def predictor(matrix: str, word: str, *, tied: bool) -> HeadReader:
+    """ForCausalLM: scores for the token after the last one, of every token or of the read's `vocabulary`.
+
+    matrix, word: names in the file of the vocabulary's matrix and of the word table.  tied: whether they are one where
+    config.json does not say; a file without the matrix means that, too.
+    """
+
+    def read(config: Config) -> Head:
+        if config.flag("tie_word_embeddings", tied):
+            return HeadSpec("next", Pool(("last",)), per_row=(Vocabulary(),)), {}
+        steps = (Vocabulary("next.vocabulary.weight"),)
+        return HeadSpec("next", Pool(("last",)), per_row=steps), {"next.vocabulary.weight": OneOf((matrix, word))}
+
+    return read
+
+
+def refuse_foreign(config: Config, *, own_code: bool = False) -> None:
+    """Options that no family here implements, whatever the model_type. Raises UnsupportedOption with the key.
+
+    own_code: whether the family implements the code that its files name under auto_map.
+    """
     config.only("is_decoder", False)
     config.only("add_cross_attention", False)
     config.only("pruned_heads", {})
     config.only("position_embedding_type", "absolute")
     refuse_quantised(config)
     code = config.get("auto_map")
-    if isinstance(code, dict) and any(name.startswith("AutoModel") for name in code):
+    if not own_code and isinstance(code, dict) and any(name.startswith("AutoModel") for name in code):
         raise UnsupportedOption(
             "config.json sets auto_map to code of its own, which is never run; no family here covers it"
         )

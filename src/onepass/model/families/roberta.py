@@ -7,17 +7,23 @@ from __future__ import annotations
 
 from onepass.model.config import Config
 from onepass.model.families import bert_layout
-from onepass.model.families.family import Family, answerer, classifier, filler, tagger
+from onepass.model.families.family import Family, Head, HeadReader, answerer, classifier, filler, tagger
 from onepass.model.spec import EncoderSpec
 
 PAD = 1
 
-HEADS = {
+
+def fill(config: Config, eps: float = 1e-12) -> Head:
+    """Exact GELU whatever hidden_act says.  eps: the class's default of layer_norm_eps."""
+    names = ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias", "lm_head.decoder.bias")
+    return filler(*names, activation="gelu", eps=config.number("layer_norm_eps", eps))(config)
+
+
+HEADS: dict[str, HeadReader] = {
     "classify": classifier(("classifier.dense", "tanh"), ("classifier.out_proj", None)),
     "tag": tagger(),
     "answer": answerer(),
-    # exact GELU whatever hidden_act says
-    "fill": filler("lm_head.dense", "lm_head.layer_norm", "lm_head.bias", "lm_head.decoder.bias", activation="gelu"),
+    "fill": fill,
 }
 
 
