@@ -18,9 +18,10 @@ from tiny import KINDS, TEXT, USABLE, Family, change_json, tiny_checkpoint, tiny
 
 from onepass.errors import BadSetting
 from onepass.model.checkpoint import Checkpoint, load_checkpoint
+from onepass.model.families import FAMILIES
 
 auto: Any = transformers
-families = pytest.mark.parametrize("family", list(KINDS))
+maskers = pytest.mark.parametrize("family", [family for family in KINDS if "fill" in FAMILIES[family].heads])
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_pickled_weights_are_read_through_torch(bert: Path, tmp_path: Path) -> N
     assert same_weights(load_checkpoint(bert), load_checkpoint(pickled))
 
 
-@families
+@maskers
 def test_a_model_with_a_head_has_the_same_trunk(tmp_path: Path, family: Family) -> None:
     """Its tensors carry a prefix and have heads beside them, which a trunk leaves alone."""
     masked = tiny_checkpoint(tmp_path / "trunk", family, "trunk")
@@ -229,6 +230,20 @@ def test_max_length(tmp_path: Path, family: Family, own: int | None, tokenizer: 
     change_json(folder / "sentence_bert_config.json", max_seq_length=own)
     change_json(folder / "tokenizer_config.json", model_max_length=tokenizer)
     assert load_checkpoint(folder).max_length == expected
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "config", "expected"),
+    [(None, {}, 512), (10**30, {"n_positions": 100}, 100), (50, {"n_positions": 100}, 50), (2000, {}, 2000)],
+)
+def test_max_length_where_positions_do_not_limit_it(
+    tmp_path: Path, tokenizer: int | None, config: dict[str, int], expected: int
+) -> None:
+    folder = tiny_checkpoint(tmp_path, "t5", "trunk")
+    change_json(folder / "tokenizer_config.json", model_max_length=tokenizer)
+    change_json(folder / "config.json", **config)
+    assert load_checkpoint(folder).max_length == expected
+    assert load_checkpoint(folder, max_length=5000).max_length == 5000
 
 
 def test_max_length_as_asked(bert: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ import pytest
 import torch
 import transformers
 from numpy.typing import NDArray
-from running import ENGINES, STATES, encode, error, run, start
+from running import ENGINES, STATES, encode, error, run
+from running import start as start_engine
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sentence_transformer import modules as st
-from tiny import KINDS, TEXT, USABLE, Family, change_json, redraw, tiny_checkpoint, write_json
+from tiny import KINDS, TEXT, USABLE, Family, change_json, redraw, refused, tiny_checkpoint, write_json
 
-from onepass.model.checkpoint import load_checkpoint
+from onepass.engines.batch import Engine
+from onepass.errors import UnsupportedOption
+from onepass.model.checkpoint import Checkpoint, load_checkpoint
 from onepass.model.families import FAMILIES
 
 LIMIT = 1e-4
@@ -29,6 +33,14 @@ classifiers = pytest.mark.parametrize(
 )
 engines = pytest.mark.parametrize("engine", ENGINES)
 auto: Any = transformers  # whose from_pretrained carries no types
+
+
+def start(name: str, checkpoint: Checkpoint) -> Engine:
+    try:
+        return start_engine(name, checkpoint)
+    except UnsupportedOption as refusal:
+        assert name == "native"
+        pytest.skip(str(refusal))
 
 
 def random_rows(family: Family, vocabulary: int) -> tuple[list[list[int]], list[list[int]]]:
@@ -249,7 +261,15 @@ def test_truncation_after_the_modules_does_not_normalise_again(tmp_path: Path, e
     assert error(ours, model.encode(TEXTS)) < LIMIT
 
 
-@families
+OTHERWISE = {
+    "bart": "sentence-transformers runs the decoder, too",
+    "mbart": "sentence-transformers runs the decoder, too",
+    "m2m_100": "sentence-transformers loads the encoder without its word table, whose name differs",
+}
+"""Families whose plain models sentence-transformers reads otherwise."""
+
+
+@pytest.mark.parametrize("family", [family for family in KINDS if family not in OTHERWISE])
 def test_without_modules_the_mean_is_taken(tmp_path: Path, family: Family) -> None:
     folder = tiny_checkpoint(tmp_path, family, "trunk")
     checkpoint = load_checkpoint(folder)
@@ -262,3 +282,18 @@ def test_all_minilm(minilm: Path, engine: str) -> None:
     texts = [*TEXT, " ".join(TEXT)[:600]]
     theirs = SentenceTransformer(str(minilm)).encode(texts)
     assert np.abs(embed(minilm, engine, texts) - theirs).max() < 1e-5
+
+
+def test_an_encoder_cut_out_of_a_translation_model(tmp_path: Path) -> None:
+    model = trunk(tiny_checkpoint(tmp_path / "whole", "m2m_100", "trunk"))
+    shutil.copytree(tmp_path / "whole", tmp_path / "encoder")
+    model.save_pretrained(tmp_path / "encoder")  # without prefixes
+    assert error(embed(tmp_path / "encoder"), SentenceTransformer(str(tmp_path / "encoder")).encode(TEXTS)) < LIMIT
+    assert error(embed(tmp_path / "encoder"), embed(tmp_path / "whole")) == 0
+
+
+def test_a_bart_of_sentence_transformers_is_refused(tmp_path: Path) -> None:
+    folder = tiny_checkpoint(tmp_path, "bart", "embed")
+    assert refused(folder, UnsupportedOption) == (
+        "modules.json makes a bart model an embedder: it reads the decoder's states, and only the encoder runs here"
+    )

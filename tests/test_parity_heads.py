@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from running import ENGINES, error, run, start
-from test_parity import LIMIT, random_rows, reference
+from running import ENGINES, error, run
+from test_parity import LIMIT, random_rows, reference, start
 from tiny import AUTO, KINDS, Family, Head, tiny_checkpoint
 
-from onepass.engines.batch import Read
 from onepass.model.checkpoint import load_checkpoint
 from onepass.model.families import FAMILIES
 

@@ -92,7 +92,7 @@ def load_checkpoint(model: str | Path, *, revision: str | None = None, max_lengt
             lower=modules is not None and modules.lower,
             notes=notes,
         ),
-        max_length=_max_length(folder, spec, modules, max_length, notes),
+        max_length=_max_length(folder, config, spec, modules, max_length, notes),
         prompts=MappingProxyType(prompts),
         default_prompt=_default_prompt(saved, prompts),
         dimensions=head_width(heads["embed"], spec.width, weights) if "embed" in heads else 0,
@@ -127,7 +127,7 @@ HEADS = {
 """What the end of an architecture's name says about its head."""
 
 LABELLED = ("classify", "tag")
-TRUNKS = ("Model", "ForPreTraining", "ForMaskedLM", "ForCausalLM", "ForConditionalGeneration")
+TRUNKS = ("Model", "ForPreTraining", "ForMaskedLM", "ForCausalLM", "ForConditionalGeneration", "Encoder")
 
 
 def _heads(
@@ -139,11 +139,15 @@ def _heads(
     """
     saved.only("model_type", "SentenceTransformer", "CrossEncoder")
     if modules is not None and modules.head is not None:
+        if isinstance(reason := family.heads.get("embed"), str):
+            raise UnsupportedOption(f"modules.json makes a {family.model_type} model an embedder: {reason}")
         return [_truncated(modules.head, saved)], modules.tensors, {}
     architecture = _architecture(config)
     name = next((name for end, name in HEADS.items() if architecture.endswith(end)), None)
     reader = None if name is None else family.heads.get(name)
-    if callable(reader):
+    if isinstance(reader, str):
+        raise UnsupportedOption(f"config.json names the architecture {architecture!r}, which is not served: {reader}")
+    if reader is not None:
         head, tensors = reader(config)
         if name in LABELLED:
             labels = labels_of(config)
@@ -155,8 +159,6 @@ def _heads(
         return [head, _plain_embed(config, saved, notes)], {}, tensors
     if architecture.endswith(TRUNKS):
         return [_plain_embed(config, saved, notes)], {}, {}
-    if reader is not None:
-        raise UnsupportedOption(f"config.json names the architecture {architecture!r}, which is not served: {reader}")
     served = ", ".join(end for end, name in HEADS.items() if callable(family.heads.get(name)))
     raise UnsupportedOption(
         f"config.json names the architecture {architecture!r}, whose head is not served; of the family "
@@ -200,7 +202,13 @@ def _truncated(head: HeadSpec, saved: Config) -> HeadSpec:
     return replace(head, per_row=(*head.per_row, *normalise, width), finish="none")
 
 
-def _max_length(folder: Path, spec: EncoderSpec, modules: Modules | None, asked: int | None, notes: list[str]) -> int:
+NO_LIMIT = 10**30  # as transformers writes it
+USUAL_LENGTH = 512  # where neither positions nor any file limit a row
+
+
+def _max_length(
+    folder: Path, config: Config, spec: EncoderSpec, modules: Modules | None, asked: int | None, notes: list[str]
+) -> int:
     limit = spec.max_tokens
     if asked is not None:
         if asked < 1 or (limit is not None and asked > limit):
@@ -211,8 +219,11 @@ def _max_length(folder: Path, spec: EncoderSpec, modules: Modules | None, asked:
     own = None if modules is None else modules.max_length
     if own is None:
         tokenizer = Config.read_if_there(folder / "tokenizer_config.json", "tokenizer_config.json")
-        # transformers writes 1e30 for "no limit"
-        own = tokenizer.integer("model_max_length", 10**30, least=1)
+        own = tokenizer.integer("model_max_length", NO_LIMIT, least=1)
+        if limit is None:
+            trained = [config.integer(key, NO_LIMIT, least=1) for key in ("n_positions", "max_position_embeddings")]
+            own = min(own, *trained)
+            own = USUAL_LENGTH if own >= NO_LIMIT else own
     elif limit is not None and own > limit:
         notes.append(f"max_seq_length is {own}, but there are positions for {limit} tokens only, which is the limit.")
     return own if limit is None else min(own, limit)

@@ -28,8 +28,11 @@ START = 2  # rows of the position table that no token reads
 NORM = NormSpec("layer", 1e-5)  # fixed in the model's code
 
 
-def _family(model_type: str, *, before: bool, sinusoid: bool = False) -> Family:
-    """before: norms before attention and feed-forward.  sinusoid: positions are computed, and there is no norm."""
+def _family(model_type: str, *unlike: str, before: bool, sinusoid: bool = False) -> Family:
+    """before: norms before attention and feed-forward.  sinusoid: positions are computed, and there is no norm.
+
+    unlike: "embed" where sentence-transformers runs the decoder, too.
+    """
 
     def spec(config: Config) -> EncoderSpec:
         refuse_foreign(config)
@@ -68,27 +71,27 @@ def _family(model_type: str, *, before: bool, sinusoid: bool = False) -> Family:
     return Family(
         model_type,
         spec,
-        prefixes=("model.",),
+        prefixes=("model.encoder.", "encoder.", "model."),
         tensors={
-            "embed.word": OneOf(("shared.weight", "encoder.embed_tokens.weight")),
-            "embed.position": "encoder.embed_positions.weight",
-            "embed.norm.*": "encoder.layernorm_embedding.*",
-            "layers.{}.attention.query.*": "encoder.layers.{}.self_attn.q_proj.*",
-            "layers.{}.attention.key.*": "encoder.layers.{}.self_attn.k_proj.*",
-            "layers.{}.attention.value.*": "encoder.layers.{}.self_attn.v_proj.*",
-            "layers.{}.attention.output.*": "encoder.layers.{}.self_attn.out_proj.*",
-            "layers.{}.norm1.*": "encoder.layers.{}.self_attn_layer_norm.*",
-            "layers.{}.ff.up.*": "encoder.layers.{}.fc1.*",
-            "layers.{}.ff.down.*": "encoder.layers.{}.fc2.*",
-            "layers.{}.norm2.*": "encoder.layers.{}.final_layer_norm.*",  # the layer's, despite its name
-            "final_norm.*": "encoder.layer_norm.*",
+            "embed.word": OneOf(("shared.weight", "embed_tokens.weight")),
+            "embed.position": "embed_positions.weight",
+            "embed.norm.*": "layernorm_embedding.*",
+            "layers.{}.attention.query.*": "layers.{}.self_attn.q_proj.*",
+            "layers.{}.attention.key.*": "layers.{}.self_attn.k_proj.*",
+            "layers.{}.attention.value.*": "layers.{}.self_attn.v_proj.*",
+            "layers.{}.attention.output.*": "layers.{}.self_attn.out_proj.*",
+            "layers.{}.norm1.*": "layers.{}.self_attn_layer_norm.*",
+            "layers.{}.ff.up.*": "layers.{}.fc1.*",
+            "layers.{}.ff.down.*": "layers.{}.fc2.*",
+            "layers.{}.norm2.*": "layers.{}.final_layer_norm.*",  # the layer's, despite its name
+            "final_norm.*": "layer_norm.*",
         },
         pad_id=PAD,
         types=False,
-        heads={"classify": NEEDS_DECODER, "answer": NEEDS_DECODER, "next": NEEDS_DECODER},
+        heads=dict.fromkeys(("classify", "answer", "next", *unlike), NEEDS_DECODER),
     )
 
 
-BART = _family("bart", before=False)
-MBART = _family("mbart", before=True)
+BART = _family("bart", "embed", before=False)
+MBART = _family("mbart", "embed", before=True)
 M2M_100 = _family("m2m_100", before=True, sinusoid=True)

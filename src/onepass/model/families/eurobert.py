@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from onepass.model.config import Config
 from onepass.model.families import decoder_layout as layout
 from onepass.model.families.decoder_layout import Sizes
-from onepass.model.families.family import Family, Head, linears, predictor, refuse_foreign, tagger
+from onepass.model.families.family import Family, Head, bare_vocabulary, linears, refuse_foreign, tagger
 from onepass.model.families.rotary import read_rope
 from onepass.model.heads import HeadSpec, Pool
 from onepass.model.spec import EncoderSpec
@@ -37,9 +35,8 @@ def _classify(config: Config) -> Head:
 
 
 def _fill(config: Config) -> Head:
-    """The vocabulary's matrix alone, of each token's own state."""
-    head, tensors = predictor(layout.LM_HEAD, "embed_tokens.weight", tied=False)(config)
-    return replace(head, name="fill", pool=Pool(("tokens",)), per_token=head.per_row, per_row=()), tensors
+    step, tensors = bare_vocabulary(config, "fill", layout.LM_HEAD, "embed_tokens.weight", tied=False)
+    return HeadSpec("fill", Pool(("tokens",)), per_token=(step,)), tensors
 
 
 EUROBERT = Family(

@@ -27,7 +27,8 @@ class Family:
     tensors: our name -> where it comes from, or a function of the config that says so; `{}` stands for the layer's
     weight group, a last `*` for weight and bias, a last `?` for weight and, if the file has one, bias.
     heads: by the name that tasks know them by: classify (a row's labels), tag (a token's), answer (where an answer
-    starts and ends), fill (a masked token), next (the token after the last one); a str says why one is not served.
+    starts and ends), fill (a masked token), next (the token after the last one); a str says why one is not served,
+    under "embed" why a sentence-transformers model is not.
     pad_id: where config.json says none.  types: whether its tokenizer gives token type ids.
     """
 
@@ -159,16 +160,22 @@ def predictor(matrix: str, word: str, *, tied: bool) -> HeadReader:
     """ForCausalLM: scores for the token after the last one, of every token or of the read's `vocabulary`.
 
     matrix, word: names in the file of the vocabulary's matrix and of the word table.  tied: whether they are one where
-    config.json does not say; a file without the matrix means that, too.
+    config.json does not say.
     """
 
     def read(config: Config) -> Head:
-        if config.flag("tie_word_embeddings", tied):
-            return HeadSpec("next", Pool(("last",)), per_row=(Vocabulary(),)), {}
-        steps = (Vocabulary("next.vocabulary.weight"),)
-        return HeadSpec("next", Pool(("last",)), per_row=steps), {"next.vocabulary.weight": OneOf((matrix, word))}
+        step, tensors = bare_vocabulary(config, "next", matrix, word, tied=tied)
+        return HeadSpec("next", Pool(("last",)), per_row=(step,)), tensors
 
     return read
+
+
+def bare_vocabulary(config: Config, head: str, matrix: str, word: str, *, tied: bool) -> tuple[Vocabulary, Tensors]:
+    """Scores without a bias, as predictor says; a file without the matrix means the word table, too."""
+    if config.flag("tie_word_embeddings", tied):
+        return Vocabulary(), {}
+    name = f"{head}.vocabulary.weight"
+    return Vocabulary(name), {name: OneOf((matrix, word))}
 
 
 def refuse_foreign(config: Config, *, own_code: bool = False) -> None:

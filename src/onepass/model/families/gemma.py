@@ -109,8 +109,8 @@ def _two_ropes(config: Config, sizes: Sizes) -> tuple[RopeSpec, RopeSpec]:
     return full, local
 
 
-def _heads(*names: str) -> dict[str, HeadReader]:
-    readers: dict[str, HeadReader] = {
+def _heads(*names: str) -> dict[str, HeadReader | str]:
+    readers: dict[str, HeadReader | str] = {
         "classify": layout.scorer(PAD),
         "tag": tagger(("score", None)),
         "next": _uncapped,
@@ -127,7 +127,16 @@ GEMMA = Family(
     "gemma", _one, layout.PREFIXES, layout.TENSORS, pad_id=PAD, types=False, heads=_heads("classify", "tag", "next")
 )
 GEMMA2 = Family(
-    "gemma2", _two, layout.PREFIXES, SANDWICH, pad_id=PAD, types=False, heads=_heads("classify", "tag", "next")
+    "gemma2",
+    _two,
+    layout.PREFIXES,
+    SANDWICH,
+    pad_id=PAD,
+    types=False,
+    heads={
+        **_heads("classify", "tag"),
+        "next": "its logits are capped (final_logit_softcapping), which is not done here",
+    },
 )
 GEMMA3_TEXT = Family(
     "gemma3_text", _three, layout.PREFIXES, SANDWICH, pad_id=PAD, types=False, heads=_heads("classify", "next")

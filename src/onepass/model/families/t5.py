@@ -21,7 +21,7 @@ from onepass.model.spec import (
 )
 from onepass.model.weights import OneOf
 
-NEEDS_DECODER = "its head reads the decoder, and only the encoder runs here"
+NEEDS_DECODER = "it reads the decoder's states, and only the encoder runs here"
 
 
 def _feed_forward(config: Config, default: str) -> tuple[bool, ActivationKind]:
