@@ -10,7 +10,7 @@ import math
 from onepass.errors import BadCheckpoint
 from onepass.model.config import Config
 from onepass.model.families.bert_layout import MOST_LAYERS
-from onepass.model.families.family import Family, refuse_foreign
+from onepass.model.families.family import Family, Tensors, refuse_foreign
 from onepass.model.families.t5 import NEEDS_DECODER
 from onepass.model.spec import (
     AttentionSpec,
@@ -26,6 +26,21 @@ from onepass.model.weights import OneOf
 PAD = 1
 START = 2  # rows of the position table that no token reads
 NORM = NormSpec("layer", 1e-5)  # fixed in the model's code
+
+TENSORS: Tensors = {
+    "embed.word": OneOf(("shared.weight", "embed_tokens.weight")),
+    "embed.position": "embed_positions.weight",
+    "embed.norm.*": "layernorm_embedding.*",
+    "layers.{}.attention.query.*": "layers.{}.self_attn.q_proj.*",
+    "layers.{}.attention.key.*": "layers.{}.self_attn.k_proj.*",
+    "layers.{}.attention.value.*": "layers.{}.self_attn.v_proj.*",
+    "layers.{}.attention.output.*": "layers.{}.self_attn.out_proj.*",
+    "layers.{}.norm1.*": "layers.{}.self_attn_layer_norm.*",
+    "layers.{}.ff.up.*": "layers.{}.fc1.*",
+    "layers.{}.ff.down.*": "layers.{}.fc2.*",
+    "layers.{}.norm2.*": "layers.{}.final_layer_norm.*",  # the layer's, despite its name
+    "final_norm.*": "layer_norm.*",
+}
 
 
 def _family(model_type: str, *unlike: str, before: bool, sinusoid: bool = False) -> Family:
@@ -72,20 +87,7 @@ def _family(model_type: str, *unlike: str, before: bool, sinusoid: bool = False)
         model_type,
         spec,
         prefixes=("model.encoder.", "encoder.", "model."),
-        tensors={
-            "embed.word": OneOf(("shared.weight", "embed_tokens.weight")),
-            "embed.position": "embed_positions.weight",
-            "embed.norm.*": "layernorm_embedding.*",
-            "layers.{}.attention.query.*": "layers.{}.self_attn.q_proj.*",
-            "layers.{}.attention.key.*": "layers.{}.self_attn.k_proj.*",
-            "layers.{}.attention.value.*": "layers.{}.self_attn.v_proj.*",
-            "layers.{}.attention.output.*": "layers.{}.self_attn.out_proj.*",
-            "layers.{}.norm1.*": "layers.{}.self_attn_layer_norm.*",
-            "layers.{}.ff.up.*": "layers.{}.fc1.*",
-            "layers.{}.ff.down.*": "layers.{}.fc2.*",
-            "layers.{}.norm2.*": "layers.{}.final_layer_norm.*",  # the layer's, despite its name
-            "final_norm.*": "layer_norm.*",
-        },
+        tensors=TENSORS,
         pad_id=PAD,
         types=False,
         heads=dict.fromkeys(("classify", "answer", "next", *unlike), NEEDS_DECODER),

@@ -33,6 +33,26 @@ def _feed_forward(config: Config, default: str) -> tuple[bool, ActivationKind]:
     )
 
 
+def _tensors(gated: bool) -> Tensors:
+    block = "encoder.block.{}.layer"
+    distance = f"{block}.0.SelfAttention.relative_attention_bias.weight"
+    return {
+        "embed.word": OneOf(("shared.weight", "encoder.embed_tokens.weight")),
+        "layers.{}.norm1.weight": f"{block}.0.layer_norm.weight",
+        "layers.{}.attention.query.weight": f"{block}.0.SelfAttention.q.weight",
+        "layers.{}.attention.key.weight": f"{block}.0.SelfAttention.k.weight",
+        "layers.{}.attention.value.weight": f"{block}.0.SelfAttention.v.weight",
+        "layers.{}.attention.output.weight": f"{block}.0.SelfAttention.o.weight",
+        "layers.{}.attention.distance": distance,
+        "relative.distance": distance.replace("{}", "0"),
+        "layers.{}.norm2.weight": f"{block}.1.layer_norm.weight",
+        "layers.{}.ff.gate.weight": f"{block}.1.DenseReluDense.wi_0.weight",
+        "layers.{}.ff.up.weight": f"{block}.1.DenseReluDense.{'wi_1' if gated else 'wi'}.weight",
+        "layers.{}.ff.down.weight": f"{block}.1.DenseReluDense.wo.weight",
+        "final_norm.weight": "encoder.final_layer_norm.weight",
+    }
+
+
 def _family(
     model_type: str,
     *,
@@ -68,31 +88,11 @@ def _family(
             final_norm=norm,
         )
 
-    def tensors(config: Config) -> Tensors:
-        gated, _ = _feed_forward(config, feed_forward)
-        block = "encoder.block.{}.layer"
-        distance = f"{block}.0.SelfAttention.relative_attention_bias.weight"
-        return {
-            "embed.word": OneOf(("shared.weight", "encoder.embed_tokens.weight")),
-            "layers.{}.norm1.weight": f"{block}.0.layer_norm.weight",
-            "layers.{}.attention.query.weight": f"{block}.0.SelfAttention.q.weight",
-            "layers.{}.attention.key.weight": f"{block}.0.SelfAttention.k.weight",
-            "layers.{}.attention.value.weight": f"{block}.0.SelfAttention.v.weight",
-            "layers.{}.attention.output.weight": f"{block}.0.SelfAttention.o.weight",
-            "layers.{}.attention.distance": distance,
-            "relative.distance": distance.replace("{}", "0"),
-            "layers.{}.norm2.weight": f"{block}.1.layer_norm.weight",
-            "layers.{}.ff.gate.weight": f"{block}.1.DenseReluDense.wi_0.weight",
-            "layers.{}.ff.up.weight": f"{block}.1.DenseReluDense.{'wi_1' if gated else 'wi'}.weight",
-            "layers.{}.ff.down.weight": f"{block}.1.DenseReluDense.wo.weight",
-            "final_norm.weight": "encoder.final_layer_norm.weight",
-        }
-
     return Family(
         model_type,
         spec,
         prefixes=("transformer.",),
-        tensors=tensors,
+        tensors=lambda config: _tensors(_feed_forward(config, feed_forward)[0]),
         pad_id=0,
         types=False,
         heads={"classify": NEEDS_DECODER, "tag": tagger(), "answer": NEEDS_DECODER},
