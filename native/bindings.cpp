@@ -24,59 +24,98 @@ namespace {
 
 using Floats1 = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Floats2 = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Pairs = nb::ndarray<const int32_t, nb::shape<-1, 2>, nb::c_contig, nb::device::cpu>;
 using Ints = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 int size(const Ints& array) { return static_cast<int>(array.shape(0)); }
 
 std::vector<float> copied(const Floats1& array) { return {array.data(), array.data() + array.size()}; }
 
-Table table(const Floats2& array) {
-    return {static_cast<int>(array.shape(0)), {array.data(), array.data() + array.size()}};
+Table table(const std::optional<Floats2>& array) {
+    if (!array) return {};
+    return {static_cast<int>(array->shape(0)),
+            static_cast<int>(array->shape(1)),
+            {array->data(), array->data() + array->size()}};
 }
 
-Norm make_norm(const Floats1& weight, const std::optional<Floats1>& bias, float eps) {
-    return {copied(weight), bias ? copied(*bias) : std::vector<float>(), eps};
+Norm make_norm(Norm::Kind kind, const Floats1& weight, const std::optional<Floats1>& bias, float eps) {
+    return {kind, copied(weight), bias ? copied(*bias) : std::vector<float>(), eps};
 }
 
 using Part = std::tuple<Floats2, std::optional<Floats1>>;
 
+Linear::Part part_of(const Part& part, size_t inputs) {
+    const auto& [weight, bias] = part;
+    if (weight.shape(1) != inputs || (bias && bias->shape(0) != weight.shape(0)))
+        throw std::invalid_argument("the parts of a linear layer do not fit together");
+    return {weight.data(), bias ? bias->data() : nullptr, static_cast<int>(weight.shape(0))};
+}
+
 std::shared_ptr<Linear> make_linear(const std::string& kernels, Format format, const std::vector<Part>& parts) {
-    std::vector<Linear::Part> sources;
     const auto inputs = std::get<0>(parts.at(0)).shape(1);
-    for (const auto& [weight, bias] : parts) {
-        if (weight.shape(1) != inputs || (bias && bias->shape(0) != weight.shape(0)))
-            throw std::invalid_argument("the parts of a linear layer do not fit together");
-        sources.push_back({weight.data(), bias ? bias->data() : nullptr, static_cast<int>(weight.shape(0))});
-    }
+    std::vector<Linear::Part> sources;
+    for (const Part& part : parts) sources.push_back(part_of(part, inputs));
     nb::gil_scoped_release without_gil;
     return std::make_shared<Linear>(kernels_named(kernels), format, static_cast<int>(inputs), sources);
 }
 
+std::shared_ptr<Linear> make_gated(const std::string& kernels, Format format, const Part& gate, const Part& up) {
+    const auto inputs = std::get<0>(gate).shape(1);
+    const Linear::Part sources[] = {part_of(gate, inputs), part_of(up, inputs)};
+    if (sources[0].outputs != sources[1].outputs)
+        throw std::invalid_argument("a gate must have as many outputs as what it gates");
+    nb::gil_scoped_release without_gil;
+    return std::make_shared<Linear>(
+        Linear::gated(kernels_named(kernels), format, static_cast<int>(inputs), sources[0], sources[1]));
+}
+
 struct PyRead {
-    int head;
+    std::shared_ptr<const Head> head;
     Ints rows;
-    std::optional<Ints> positions, offsets, skip;
+    std::optional<Ints> positions;
+    std::optional<Pairs> spans;
+    std::optional<Ints> offsets, vocabulary, skip;
     std::optional<Finish> finish;
 };
 
-HeadRead arguments(const PyRead& read, const Encoder& encoder) {
-    if (read.head < 0 || read.head >= encoder.heads())
-        throw std::invalid_argument("a read names a head that is not there");
-    HeadRead result = {};
-    result.head = read.head;
-    result.rows = read.rows.data(), result.count = size(read.rows);
-    if (read.positions) {
-        if (!read.offsets || size(*read.offsets) != result.count + 1)
-            throw std::invalid_argument("a read with positions needs offsets, one more than it has rows");
-        result.positions = read.positions->data(), result.positions_count = size(*read.positions);
-        result.offsets = read.offsets->data();
+template <class Array>
+Numbers numbers(const std::optional<Array>& array) {
+    return array ? Numbers{array->data(), static_cast<int>(array->size()), true} : Numbers();
+}
+
+Task task_of(const PyRead& read, const Batch& batch) {
+    Task task = {};
+    const Numbers vocabulary = numbers(read.vocabulary);
+    task.head = vocabulary.given ? std::make_shared<const Head>(read.head->choosing(vocabulary)) : read.head;
+    task.read.rows = {read.rows.data(), size(read.rows), true};
+    task.read.positions = numbers(read.positions), task.read.spans = numbers(read.spans);
+    task.read.offsets = numbers(read.offsets), task.read.skip = numbers(read.skip);
+    task.read.finish = read.finish.value_or(read.head->finish());
+    const int count = task.read.rows.count;
+    if ((read.positions || read.spans) && task.read.offsets.count != count + 1)
+        throw std::invalid_argument("a read with positions or spans needs offsets, one more than it has rows");
+    if (read.skip && task.read.skip.count != count)
+        throw std::invalid_argument("a read's skip needs one number per row");
+    task.plan = task.head->plan(task.read, batch);
+    return task;
+}
+
+// (cosines, sines, where each row of the batch begins in them)
+using PyRotary = std::tuple<Floats2, Floats2, Ints>;
+
+PositionTables tables_of(const std::vector<PyRotary>& rotary, const std::vector<Floats2>& distance, int rows) {
+    PositionTables tables;
+    for (const auto& [cosines, sines, starts] : rotary) {
+        if (cosines.shape(0) != sines.shape(0) || cosines.shape(1) != sines.shape(1) || size(starts) != rows)
+            throw std::invalid_argument("a rotary table needs as many sines as cosines and a start for each row");
+        tables.rotary.push_back({cosines.data(), sines.data(), starts.data(), static_cast<int>(cosines.shape(0)),
+                                 static_cast<int>(cosines.shape(1))});
     }
-    if (read.skip) {
-        if (size(*read.skip) != result.count) throw std::invalid_argument("a read's skip needs one number per row");
-        result.skip = read.skip->data();
+    for (const Floats2& bias : distance) {
+        if (bias.shape(1) % 2 == 0) throw std::invalid_argument("a table of distances needs as many to either side");
+        tables.distance.push_back({bias.data(), static_cast<int>(bias.shape(0)), static_cast<int>(bias.shape(1)) / 2});
     }
-    result.finish = read.finish.value_or(encoder.head(read.head).finish());
-    return result;
+    return tables;
 }
 
 template <class T, class... Shape>
@@ -86,38 +125,42 @@ nb::ndarray<nb::numpy, T> owned(std::unique_ptr<T[]> values, Shape... shape) {
     return nb::ndarray<nb::numpy, T>(data, {static_cast<size_t>(shape)...}, owner);
 }
 
-// A list of (values [m, width], offsets [n + 1]), one per read.
+nb::ndarray<nb::numpy, int32_t> owned(const std::vector<int32_t>& values) {
+    std::unique_ptr<int32_t[]> copy(new int32_t[values.size()]);
+    std::copy(values.begin(), values.end(), copy.get());
+    return owned(std::move(copy), values.size());
+}
+
+// A list of (values [m, width], offsets [n + 1], token ids [m] or None), one per read.
 nb::list run(const Encoder& encoder, const Ints& ids, const Ints& types, const Ints& offsets, const Ints& visible,
+             const std::vector<PyRotary>& rotary, const std::vector<Floats2>& distance,
              const std::vector<PyRead>& reads, int cores) {
     const int tokens = size(ids), rows = size(visible);
     if (size(types) != tokens || size(offsets) != rows + 1)
         throw std::invalid_argument("a batch needs as many types as ids and one more offset than rows");
     const Batch batch = {ids.data(), types.data(), offsets.data(), visible.data(), rows, tokens};
-    encoder.check(batch);
+    const PositionTables tables = tables_of(rotary, distance, rows);
+    encoder.check(batch, tables);
 
-    std::vector<HeadRead> tasks;
+    std::vector<Task> tasks;
     std::vector<std::unique_ptr<float[]>> values;
-    std::vector<std::unique_ptr<int32_t[]>> value_offsets;
     for (const PyRead& read : reads) {
-        HeadRead task = arguments(read, encoder);
-        const Head& head = encoder.head(task.head);
-        const std::vector<int32_t> planned = head.plan(task, batch);
-        value_offsets.emplace_back(new int32_t[planned.size()]);
-        std::copy(planned.begin(), planned.end(), value_offsets.back().get());
-        values.emplace_back(new float[static_cast<size_t>(planned.back()) * static_cast<size_t>(head.width())]);
-        task.value_offsets = value_offsets.back().get();
+        Task task = task_of(read, batch);
+        const auto count = static_cast<size_t>(task.plan.offsets.back());
+        values.emplace_back(new float[count * static_cast<size_t>(task.head->width())]);
         task.values = values.back().get();
-        tasks.push_back(task);
+        tasks.push_back(std::move(task));
     }
     {
         nb::gil_scoped_release without_gil;
-        encoder.run(batch, tasks, cores);
+        encoder.run(batch, tables, tasks, cores);
     }
     nb::list outputs;
     for (size_t i = 0; i < tasks.size(); ++i) {
-        const int count = tasks[i].value_offsets[tasks[i].count];
-        outputs.append(nb::make_tuple(owned(std::move(values[i]), count, encoder.head(tasks[i].head).width()),
-                                      owned(std::move(value_offsets[i]), tasks[i].count + 1)));
+        const Task& task = tasks[i];
+        outputs.append(nb::make_tuple(owned(std::move(values[i]), task.plan.offsets.back(), task.head->width()),
+                                      owned(task.plan.offsets),
+                                      task.head->by_token() ? nb::cast(owned(task.plan.ids)) : nb::none()));
     }
     return outputs;
 }
@@ -139,6 +182,20 @@ void bind_words(nb::module_& module) {
     nb::enum_<Positions::Rule>(module, "PositionRule")
         .value("arange", Positions::Rule::arange)
         .value("after_pad", Positions::Rule::after_pad);
+    nb::enum_<Norm::Kind>(module, "NormKind")
+        .value("layer", Norm::Kind::layer)
+        .value("rms", Norm::Kind::rms)
+        .value("affine", Norm::Kind::affine);
+    nb::enum_<Widen>(module, "Widen").value("word", Widen::word).value("sum", Widen::sum).value("after", Widen::after);
+    nb::enum_<Layer::Place>(module, "Place")
+        .value("post", Layer::Place::post)
+        .value("pre", Layer::Place::pre)
+        .value("sandwich", Layer::Place::sandwich)
+        .value("bottleneck", Layer::Place::bottleneck);
+    nb::enum_<Bottleneck::Shares>(module, "Shares")
+        .value("all", Bottleneck::Shares::all)
+        .value("query_key", Bottleneck::Shares::query_key)
+        .value("none", Bottleneck::Shares::none);
     nb::enum_<Pooling>(module, "Pooling")
         .value("first", Pooling::first)
         .value("last", Pooling::last)
@@ -147,7 +204,9 @@ void bind_words(nb::module_& module) {
         .value("max", Pooling::max)
         .value("mean_sqrt", Pooling::mean_sqrt)
         .value("weighted_mean", Pooling::weighted_mean)
-        .value("tokens", Pooling::tokens);
+        .value("tokens", Pooling::tokens)
+        .value("spans", Pooling::spans)
+        .value("max_by_token", Pooling::max_by_token);
     nb::enum_<Finish>(module, "Finish")
         .value("none", Finish::none)
         .value("l2", Finish::l2)
@@ -160,46 +219,64 @@ void bind_steps(nb::module_& module) {
         .def(nb::init<std::shared_ptr<const Linear>, Activation, bool, std::shared_ptr<const Linear>>(), "linear"_a,
              "activation"_a, "residual"_a, "residual_linear"_a.none());
     nb::class_<ActivationStep>(module, "ActivationStep").def(nb::init<Activation>(), "kind"_a);
+    nb::class_<VocabularyStep>(module, "VocabularyStep").def(nb::init<std::shared_ptr<const Linear>>(), "scores"_a);
     nb::class_<L2Step>(module, "L2Step").def(nb::init<>());
     nb::class_<TruncateStep>(module, "TruncateStep").def(nb::init<int>(), "width"_a);
 }
 
 void bind_parts(nb::module_& module) {
-    nb::class_<Linear>(module, "Linear").def(nb::new_(&make_linear), "kernels"_a, "dtype"_a, "parts"_a);
-    nb::class_<Norm>(module, "Norm").def(nb::new_(&make_norm), "weight"_a, "bias"_a.none(), "eps"_a);
+    nb::class_<Linear>(module, "Linear")
+        .def(nb::new_(&make_linear), "kernels"_a, "dtype"_a, "parts"_a)
+        .def_static("gated", &make_gated, "kernels"_a, "dtype"_a, "gate"_a, "up"_a)
+        .def_prop_ro("bytes", &Linear::bytes);
+    nb::class_<Norm>(module, "Norm").def(nb::new_(&make_norm), "kind"_a, "weight"_a, "bias"_a.none(), "eps"_a);
     nb::class_<Positions>(module, "Positions")
         .def(nb::new_([](Positions::Rule rule, int start, const Floats2& rows) {
                  return Positions{rule, start, table(rows)};
              }),
              "rule"_a, "start"_a, "table"_a);
     nb::class_<Embedding>(module, "Embedding")
-        .def(nb::new_([](const Floats2& word, float scale, std::optional<Positions> positions,
-                         const std::optional<Floats2>& types, std::optional<Norm> norm,
-                         std::shared_ptr<const Linear> project) {
-                 return Embedding{static_cast<int>(word.shape(1)),
-                                  table(word),
-                                  scale,
-                                  std::move(positions),
-                                  types ? table(*types) : Table(),
-                                  std::move(norm),
-                                  std::move(project)};
+        .def(nb::new_([](const Floats2& word, float scale, int ngram, std::optional<Positions> positions,
+                         const std::optional<Floats2>& types, const std::optional<Floats2>& task,
+                         std::optional<Norm> norm, std::shared_ptr<const Linear> project, Widen place) {
+                 return Embedding{table(word),  scale,       ngram,           std::move(positions),
+                                  table(types), table(task), std::move(norm), std::move(project),
+                                  place};
              }),
-             "word"_a, "scale"_a, "positions"_a.none(), "types"_a.none(), "norm"_a.none(), "project"_a.none());
-    nb::class_<LayerWeights>(module, "LayerWeights")
-        .def(nb::init<std::shared_ptr<const Linear>, std::shared_ptr<const Linear>, std::shared_ptr<const Linear>,
-                      std::shared_ptr<const Linear>, Norm, Norm>(),
-             "query_key_value"_a, "output"_a, "up"_a, "down"_a, "norm1"_a, "norm2"_a);
+             "word"_a, "scale"_a, "ngram"_a, "positions"_a.none(), "types"_a.none(), "task"_a.none(), "norm"_a.none(),
+             "project"_a.none(), "place"_a);
+}
+
+void bind_layers(nb::module_& module) {
+    using Shared = std::shared_ptr<const Linear>;
+    using SharedList = std::vector<Shared>;
+    nb::class_<RelativeScores>(module, "RelativeScores")
+        .def(nb::init<int, SharedList, SharedList>(), "reach"_a, "content_to_position"_a, "position_to_content"_a);
+    nb::class_<SelfAttention>(module, "SelfAttention")
+        .def(nb::init<Shared, Shared, std::optional<Norm>, std::optional<Norm>, std::shared_ptr<const RelativeScores>,
+                      int, int, int, float, bool, int, float, int, int>(),
+             "query_key_value"_a, "value"_a.none(), "query_norm"_a.none(), "key_norm"_a.none(), "relative"_a.none(),
+             "heads"_a, "kv_heads"_a, "head_size"_a, "scale"_a, "causal"_a, "window"_a, "softcap"_a, "rotary"_a,
+             "distance_bias"_a);
+    nb::class_<Dense>(module, "Dense").def(nb::init<Shared, Shared, Activation>(), "up"_a, "down"_a, "activation"_a);
+    nb::class_<Experts>(module, "Experts")
+        .def(nb::new_([](Shared router, std::vector<Dense> experts, const std::optional<Floats1>& bias, int top) {
+                 return Experts{std::move(router), std::move(experts), bias ? copied(*bias) : std::vector<float>(),
+                                top};
+             }),
+             "router"_a, "experts"_a, "bias"_a.none(), "top"_a);
+    nb::class_<Link>(module, "Link").def(nb::init<Dense, Norm>(), "feed_forward"_a, "norm"_a);
+    nb::class_<Bottleneck>(module, "Bottleneck")
+        .def(nb::init<Bottleneck::Shares, Shared, Shared, Shared, Norm, std::optional<Norm>, Norm>(), "shares"_a,
+             "input_linear"_a, "shared_linear"_a.none(), "output_linear"_a, "input_norm"_a, "shared_norm"_a.none(),
+             "output_norm"_a);
     nb::class_<Layer>(module, "Layer")
-        .def(nb::init<std::shared_ptr<const LayerWeights>, int, int, float, Activation>(), "weights"_a, "heads"_a,
-             "head_size"_a, "scale"_a, "activation"_a);
-    bind_steps(module);
-    nb::class_<Head>(module, "Head")
-        .def(nb::new_([](const std::string& kernels, int width, std::vector<Pooling> pool, int pad_id, bool skip_prompt,
-                         std::vector<Step> per_token, std::vector<Step> per_row, Finish finish) {
-                 return Head(kernels_named(kernels), width, std::move(pool), pad_id, skip_prompt, std::move(per_token),
-                             std::move(per_row), finish);
-             }),
-             "kernels"_a, "width"_a, "pool"_a, "pad_id"_a, "skip_prompt"_a, "per_token"_a, "per_row"_a, "finish"_a);
+        .def(nb::init<Layer::Place, SelfAttention, Shared, std::vector<Link>, FeedForward, std::optional<Norm>,
+                      std::optional<Norm>, Norm, std::optional<Norm>, std::optional<Bottleneck>>(),
+             "place"_a, "attention"_a, "output"_a, "chain"_a, "feed_forward"_a, "norm1"_a.none(),
+             "norm1_after"_a.none(), "norm2"_a, "norm2_after"_a.none(), "bottleneck"_a.none());
+    nb::class_<Convolution>(module, "Convolution")
+        .def(nb::init<Shared, int, Activation, Norm>(), "weight"_a, "kernel"_a, "activation"_a, "norm"_a);
 }
 
 }  // namespace
@@ -208,21 +285,28 @@ NB_MODULE(_native, module) {
     module.doc() = "The native engine: encoders on the CPU in C++.";
     bind_words(module);
     bind_parts(module);
+    bind_steps(module);
+    bind_layers(module);
+    nb::class_<Head>(module, "Head")
+        .def(nb::new_([](const std::string& kernels, int width, std::vector<Pooling> pool, int pad_id, bool skip_prompt,
+                         std::vector<Step> per_token, std::vector<Step> per_row, Finish finish) {
+                 return std::make_shared<Head>(kernels_named(kernels), width, std::move(pool), pad_id, skip_prompt,
+                                               std::move(per_token), std::move(per_row), finish);
+             }),
+             "kernels"_a, "width"_a, "pool"_a, "pad_id"_a, "skip_prompt"_a, "per_token"_a, "per_row"_a, "finish"_a);
     nb::class_<PyRead>(module, "Read")
-        .def(
-            nb::init<int, Ints, std::optional<Ints>, std::optional<Ints>, std::optional<Ints>, std::optional<Finish>>(),
-            "head"_a, "rows"_a, "positions"_a.none(), "offsets"_a.none(), "skip"_a.none(), "finish"_a.none());
+        .def(nb::init<std::shared_ptr<const Head>, Ints, std::optional<Ints>, std::optional<Pairs>, std::optional<Ints>,
+                      std::optional<Ints>, std::optional<Ints>, std::optional<Finish>>(),
+             "head"_a, "rows"_a, "positions"_a.none(), "spans"_a.none(), "offsets"_a.none(), "vocabulary"_a.none(),
+             "skip"_a.none(), "finish"_a.none());
     nb::class_<Encoder>(module, "Encoder")
-        .def(
-            "__init__",
-            [](Encoder* self, const std::string& kernels, int width, std::shared_ptr<const Embedding> embedding,
-               std::vector<Layer> layers, std::vector<Head> heads) {
-                new (self)
-                    Encoder(kernels_named(kernels), width, std::move(embedding), std::move(layers), std::move(heads));
-            },
-            "kernels"_a, "width"_a, "embedding"_a, "layers"_a, "heads"_a)
-        .def("run", &run, "ids"_a, "types"_a, "offsets"_a, "visible"_a, "reads"_a, "cores"_a)
-        .def_prop_ro("weight_bytes", &Encoder::weight_bytes);
+        .def(nb::new_([](const std::string& kernels, int width, Embedding embedding, std::vector<Layer> layers,
+                         std::optional<Convolution> convolution, std::optional<Norm> final_norm) {
+                 return std::make_shared<Encoder>(kernels_named(kernels), width, std::move(embedding),
+                                                  std::move(layers), std::move(convolution), std::move(final_norm));
+             }),
+             "kernels"_a, "width"_a, "embedding"_a, "layers"_a, "convolution"_a.none(), "final_norm"_a.none())
+        .def("run", &run, "ids"_a, "types"_a, "offsets"_a, "visible"_a, "rotary"_a, "distance"_a, "reads"_a, "cores"_a);
     module.def("instruction_sets", [] {
         nb::dict result;
         for (const InstructionSet& set : instruction_sets()) result[set.kernels->name] = set.obstacle;

@@ -25,6 +25,7 @@ struct Rows {
     Rows(Workspace& workspace, int rows, int width, Format format);
 
     Rows at(ptrdiff_t row, ptrdiff_t column = 0) const;
+    float* floats() const { return static_cast<float*>(data); }
     uint16_t* bf16() const { return static_cast<uint16_t*>(data); }
 };
 
@@ -40,10 +41,17 @@ class Linear {
     // The parts' outputs lie side by side (query, key and value are one product).
     Linear(const Kernels& kernels, Format format, int inputs, const std::vector<Part>& parts);
 
+    // One whose product is act(in Wg^T + bg) * (in W^T + b); both parts have as many outputs as the layer.
+    static Linear gated(const Kernels& kernels, Format format, int inputs, const Part& gate, const Part& up);
+
     int inputs() const { return inputs_; }
     int outputs() const { return outputs_; }
     Format format() const { return format_; }
     size_t bytes() const { return panels_.bytes() + bias_.size() * sizeof(float); }
+    const void* panels() const { return panels_.as<void>(); }
+
+    // A layer of only these outputs, in this order; each gives the bits that it gives here.
+    Linear selected(const std::vector<int>& outputs) const;
 
     struct Call {
         Rows in, out;  // in: of this layer's format
@@ -55,10 +63,15 @@ class Linear {
     void multiply(const Call& call, Team& team) const;
 
   private:
+    Linear(const Kernels& kernels, Format format, int inputs, int outputs, bool gated, bool biased);
+    void pack(const Part& part, int output, int column);
+    ptrdiff_t panel_bytes() const;
+
     const Kernels& kernels_;
     Format format_;
     int inputs_, outputs_;
     int depth_;  // of the panels: the inputs, in bfloat16 filled up to a whole panel
+    bool gated_;
     Buffer panels_;
     std::vector<float> bias_;  // filled up to whole panels, or empty
 };

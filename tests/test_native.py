@@ -19,7 +19,7 @@ from onepass.engines.reference import Reference
 from onepass.errors import BadCheckpoint, BadSetting, EngineFailure, MissingTensor, UnsupportedOption
 from onepass.model.checkpoint import load_checkpoint
 from onepass.model.heads import L2, Activation, Finish, HeadSpec, Linear, Norm, Pool, PoolKind, Step, Truncate
-from onepass.model.spec import ActivationKind, RopeSpec
+from onepass.model.spec import ActivationKind
 
 ISAS = [
     pytest.param(name, marks=pytest.mark.skipif(bool(obstacle), reason=f"{name}: {obstacle}"))
@@ -400,7 +400,9 @@ def test_what_does_not_fit_is_refused_when_built() -> None:
         Native(model.spec, {"h": head}, model.weights | head_weights(63, 2))
     with pytest.raises(MissingTensor, match=r"'h\.0\.weight'"):
         Native(model.spec, {"h": head}, model.weights)
-    with pytest.raises(UnsupportedOption, match="ropes"):
-        Native(dataclasses.replace(model.spec, ropes=(RopeSpec(8, 1e4),)), {}, model.weights)
+    attention = dataclasses.replace(model.spec.layers[0].attention, conv_kernel=9)
+    layers = tuple(dataclasses.replace(layer, attention=attention) for layer in model.spec.layers)
+    with pytest.raises(UnsupportedOption, match=r"the native engine does not run attention\.conv_kernel"):
+        Native(dataclasses.replace(model.spec, layers=layers), {}, model.weights)
     with pytest.raises(BadSetting, match="dtype 'int8' is unknown"):
         Native(model.spec, {}, model.weights, "int8")

@@ -26,6 +26,27 @@ class PositionRule(enum.Enum):
     arange = 0
     after_pad = 1
 
+class NormKind(enum.Enum):
+    layer = 0
+    rms = 1
+    affine = 2
+
+class Widen(enum.Enum):
+    word = 0
+    sum = 1
+    after = 2
+
+class Place(enum.Enum):
+    post = 0
+    pre = 1
+    sandwich = 2
+    bottleneck = 3
+
+class Shares(enum.Enum):
+    all = 0
+    query_key = 1
+    none = 2
+
 class Pooling(enum.Enum):
     first = 0
     last = 1
@@ -35,6 +56,8 @@ class Pooling(enum.Enum):
     mean_sqrt = 5
     weighted_mean = 6
     tokens = 7
+    spans = 8
+    max_by_token = 9
 
 class Finish(enum.Enum):
     none = 0
@@ -44,9 +67,15 @@ class Finish(enum.Enum):
 
 class Linear:
     def __init__(self, kernels: str, dtype: Format, parts: Sequence[tuple[Floats, Floats | None]]) -> None: ...
+    @staticmethod
+    def gated(
+        kernels: str, dtype: Format, gate: tuple[Floats, Floats | None], up: tuple[Floats, Floats | None]
+    ) -> Linear: ...
+    @property
+    def bytes(self) -> int: ...
 
 class Norm:
-    def __init__(self, weight: Floats, bias: Floats | None, eps: float) -> None: ...
+    def __init__(self, kind: NormKind, weight: Floats, bias: Floats | None, eps: float) -> None: ...
 
 class Positions:
     def __init__(self, rule: PositionRule, start: int, table: Floats) -> None: ...
@@ -56,21 +85,77 @@ class Embedding:
         self,
         word: Floats,
         scale: float,
+        ngram: int,
         positions: Positions | None,
         types: Floats | None,
+        task: Floats | None,
         norm: Norm | None,
         project: Linear | None,
+        place: Widen,
     ) -> None: ...
 
-class LayerWeights:
+class RelativeScores:
     def __init__(
-        self, query_key_value: Linear, output: Linear, up: Linear, down: Linear, norm1: Norm, norm2: Norm
+        self, reach: int, content_to_position: Sequence[Linear], position_to_content: Sequence[Linear]
+    ) -> None: ...
+
+class SelfAttention:
+    def __init__(
+        self,
+        query_key_value: Linear,
+        value: Linear | None,
+        query_norm: Norm | None,
+        key_norm: Norm | None,
+        relative: RelativeScores | None,
+        heads: int,
+        kv_heads: int,
+        head_size: int,
+        scale: float,
+        causal: bool,
+        window: int,
+        softcap: float,
+        rotary: int,
+        distance_bias: int,
+    ) -> None: ...
+
+class Dense:
+    def __init__(self, up: Linear, down: Linear, activation: Activation) -> None: ...
+
+class Experts:
+    def __init__(self, router: Linear, experts: Sequence[Dense], bias: Floats | None, top: int) -> None: ...
+
+class Link:
+    def __init__(self, feed_forward: Dense, norm: Norm) -> None: ...
+
+class Bottleneck:
+    def __init__(
+        self,
+        shares: Shares,
+        input_linear: Linear,
+        shared_linear: Linear | None,
+        output_linear: Linear,
+        input_norm: Norm,
+        shared_norm: Norm | None,
+        output_norm: Norm,
     ) -> None: ...
 
 class Layer:
     def __init__(
-        self, weights: LayerWeights, heads: int, head_size: int, scale: float, activation: Activation
+        self,
+        place: Place,
+        attention: SelfAttention,
+        output: Linear,
+        chain: Sequence[Link],
+        feed_forward: Dense | Experts,
+        norm1: Norm | None,
+        norm1_after: Norm | None,
+        norm2: Norm,
+        norm2_after: Norm | None,
+        bottleneck: Bottleneck | None,
     ) -> None: ...
+
+class Convolution:
+    def __init__(self, weight: Linear, kernel: int, activation: Activation, norm: Norm) -> None: ...
 
 class LinearStep:
     def __init__(
@@ -80,11 +165,16 @@ class LinearStep:
 class ActivationStep:
     def __init__(self, kind: Activation) -> None: ...
 
+class VocabularyStep:
+    def __init__(self, scores: Linear) -> None: ...
+
 class L2Step:
     def __init__(self) -> None: ...
 
 class TruncateStep:
     def __init__(self, width: int) -> None: ...
+
+Step = LinearStep | ActivationStep | VocabularyStep | Norm | L2Step | TruncateStep
 
 class Head:
     def __init__(
@@ -94,31 +184,45 @@ class Head:
         pool: Sequence[Pooling],
         pad_id: int,
         skip_prompt: bool,
-        per_token: Sequence[LinearStep | ActivationStep | Norm | L2Step | TruncateStep],
-        per_row: Sequence[LinearStep | ActivationStep | Norm | L2Step | TruncateStep],
+        per_token: Sequence[Step],
+        per_row: Sequence[Step],
         finish: Finish,
     ) -> None: ...
 
 class Read:
     def __init__(
         self,
-        head: int,
+        head: Head,
         rows: Ints,
         positions: Ints | None,
+        spans: Ints | None,
         offsets: Ints | None,
+        vocabulary: Ints | None,
         skip: Ints | None,
         finish: Finish | None,
     ) -> None: ...
 
 class Encoder:
     def __init__(
-        self, kernels: str, width: int, embedding: Embedding, layers: Sequence[Layer], heads: Sequence[Head]
+        self,
+        kernels: str,
+        width: int,
+        embedding: Embedding,
+        layers: Sequence[Layer],
+        convolution: Convolution | None,
+        final_norm: Norm | None,
     ) -> None: ...
     def run(
-        self, ids: Ints, types: Ints, offsets: Ints, visible: Ints, reads: Sequence[Read], cores: int
-    ) -> list[tuple[Floats, Ints]]: ...
-    @property
-    def weight_bytes(self) -> int: ...
+        self,
+        ids: Ints,
+        types: Ints,
+        offsets: Ints,
+        visible: Ints,
+        rotary: Sequence[tuple[Floats, Floats, Ints]],
+        distance: Sequence[Floats],
+        reads: Sequence[Read],
+        cores: int,
+    ) -> list[tuple[Floats, Ints, Ints | None]]: ...
 
 def instruction_sets() -> dict[str, str]: ...
 def bfloat16_products(kernels: str) -> bool: ...

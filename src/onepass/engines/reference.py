@@ -15,7 +15,7 @@ import numpy as np
 from onepass.engines.arithmetic import ACTIVATIONS, FINISHES, norm, unit
 from onepass.engines.batch import Floats, Ints, Output, PackedBatch, Read
 from onepass.engines.reference_trunk import Trunk, check_range
-from onepass.engines.refuse import meaningless, refuse
+from onepass.engines.refuse import meaningless, not_run, refuse
 from onepass.errors import EngineFailure
 from onepass.model.heads import L2, Activation, HeadSpec, Linear, Norm, PoolKind, Step, Truncate, Vocabulary
 from onepass.model.spec import EncoderSpec
@@ -29,8 +29,7 @@ class Reference:
     dtype = "float32"
 
     def __init__(self, spec: EncoderSpec, heads: Mapping[str, HeadSpec], weights: Weights) -> None:
-        convolving = ["attention.conv_kernel" for layer in spec.layers if layer.attention.conv_kernel is not None]
-        refuse(self.name, meaningless(spec, heads), convolving)
+        refuse(self.name, meaningless(spec, heads), not_run(spec, heads))
         self.heads = heads
         self.weights = weights
         self.trunk = Trunk(spec, weights)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
 from onepass.errors import UnsupportedOption
-from onepass.model.heads import HeadSpec, Norm, Vocabulary
-from onepass.model.spec import EncoderSpec, LayerSpec, NormSpec
+from onepass.model.heads import HeadSpec
+from onepass.model.spec import EncoderSpec, LayerSpec
 
 SEVERAL = {"tokens", "spans", "max_by_token"}
 """Poolings that give more than one row."""
@@ -57,74 +57,9 @@ def _possible(mixed: bool, experts: int, top: int) -> bool:
     return 1 <= top <= experts if mixed else experts == top == 0
 
 
-POOLS = {"first", "last", "last_not_pad", "mean", "max", "mean_sqrt", "weighted_mean", "tokens"}
-
-
-def not_native(spec: EncoderSpec, heads: Mapping[str, HeadSpec]) -> Iterator[str]:
-    """What the native engine does not run yet."""
-    yield from _trunk(spec)
-    yield from _heads(heads.values())
-
-
-def _trunk(spec: EncoderSpec) -> Iterator[str]:
-    embed = spec.embed
-    if embed.ngram != 1:
-        yield f"embed.ngram={embed.ngram}"
-    if embed.project not in (None, "after"):
-        yield f"embed.project={embed.project}"
-    if embed.tasks:
-        yield f"embed.tasks={embed.tasks}"
-    if embed.positions is not None and embed.positions.sinusoid:
-        yield "embed.positions.sinusoid"
-    if spec.ropes:
-        yield "ropes"
-    if spec.relative is not None:
-        yield f"relative={type(spec.relative).__name__}"
-    if spec.conv is not None:
-        yield "conv"
-    if spec.final_norm is not None:
-        yield "final_norm"
-    yield from _norm("embed.norm", embed.norm)
-    for layer in dict.fromkeys(spec.layers):
-        yield from _layer(layer)
-
-
-def _layer(layer: LayerSpec) -> Iterator[str]:
-    attention, feed_forward = layer.attention, layer.feed_forward
-    if layer.place != "post":
-        yield f"layer.place={layer.place}"
-    if not layer.first_norm:
-        yield "layer.first_norm=False"
-    if layer.bottleneck is not None:
-        yield "layer.bottleneck"
-    for option in ("radius", "rope", "softcap", "qk_norm", "conv_kernel"):
-        if getattr(attention, option) is not None:
-            yield f"attention.{option}"
-    if attention.causal:
-        yield "attention.causal"
-    if attention.kv_heads != attention.heads:
-        yield "attention.kv_heads"
-    if feed_forward.kind != "plain":
-        yield f"feed_forward.kind={feed_forward.kind}"
-    if feed_forward.chain != 1:
-        yield "feed_forward.chain"
-    yield from _norm("layer.norm", layer.norm)
-
-
-def _norm(place: str, norm: NormSpec | None) -> Iterator[str]:
-    if norm is not None and norm.kind != "layer":
-        yield f"{place}.kind={norm.kind}"
-
-
-def _heads(heads: Iterable[HeadSpec]) -> Iterator[str]:
-    for head in heads:
-        if head.sparse:
-            yield "head sparse"
-        for kind in head.pool.kinds:
-            if kind not in POOLS:
-                yield f"head pooling {kind}"
-        for step in (*head.per_token, *head.per_row):
-            if isinstance(step, Vocabulary):
-                yield "head step Vocabulary"
-            if isinstance(step, Norm):
-                yield from _norm("head step Norm", step.spec)
+def not_run(spec: EncoderSpec, heads: Mapping[str, HeadSpec]) -> Iterator[str]:
+    """Options that make sense and that no engine here runs."""
+    if any(layer.attention.conv_kernel is not None for layer in spec.layers):
+        yield "attention.conv_kernel"
+    if any(head.sparse for head in heads.values()):
+        yield "head sparse"
