@@ -18,6 +18,9 @@ from onepass.model.vocabularies import Roles
 GENERIC = {"PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend"}
 """Names that say nothing of a vocabulary."""
 
+DRIFTED = {"AlbertTokenizer", "DebertaV2Tokenizer", "MBartTokenizer"}
+"""Without tokenizer.json, transformers 5 splits some text of these in other ways than in training."""
+
 TYPES_DROPPED = {"AlbertTokenizer", "RemBertTokenizer"}
 """Token types of these went missing in transformers 5."""
 
@@ -65,6 +68,8 @@ def read_tokenizer(
     if kind is not None and not stored:
         _add_missing(tokenizer, kind, special, settings)
     _end(tokenizer, special.get("eos"), settings, notes if stored else [])
+    if name in DRIFTED and not stored:
+        notes.append("There is no tokenizer.json: the ids are those of transformers 5, not always those of training.")
     inputs = settings.get("model_input_names")
     given = "token_type_ids" in inputs if isinstance(inputs, list) else kind is None or kind.types
     if types and given and name in TYPES_DROPPED:
