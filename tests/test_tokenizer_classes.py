@@ -12,6 +12,8 @@ from test_sentencepiece import SAMPLES, read, same_ids
 from tiny import change_json, tiny_tokenizer, write_json
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from onepass.errors import BadCheckpoint
+
 auto: Any = transformers.AutoTokenizer
 RENAMED = {"<s>": "[CLS]", "</s>": "[SEP]", "<unk>": "[UNK]", "<pad>": "[PAD]", "<mask>": "[MASK]"}
 
@@ -72,7 +74,7 @@ def test_a_class_that_says_nothing_means_the_family_s(tmp_path: Path) -> None:
 
 def words(folder: Path, post_processor: Any, **settings: Any) -> Path:
     """A tokenizer.json of a few words, and a tokenizer_config.json with an end token."""
-    names = ["<s>", "</s>", "<unk>", "a", "b", "de_DE", "en_XX", "deu_Latn", "eng_Latn"]
+    names = ["<s>", "</s>", "<unk>", "a", "b", "de_DE", "en_XX", "deu_Latn", "eng_Latn", "x:y"]
     tokenizer = Tokenizer(models.WordLevel({name: index for index, name in enumerate(names)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     if post_processor is not None:
@@ -135,3 +137,17 @@ def test_an_end_token_that_is_there_is_not_put_twice(tmp_path: Path) -> None:
 def test_the_language_comes_from_tokenizer_config(tmp_path: Path, changes: dict[str, Any], tokens: str) -> None:
     """tokenizer.json has the template of the language that its tokenizer was last used with."""
     assert read(words(tmp_path, BEGIN, **changes)).library.encode("a").tokens == tokens.split()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"eos_token": "<end>"}, "the vocabulary has no token '<end>', which the tokenizer puts around every text"),
+        ({"eos_token": "x:y"}, "the special tokens x:y cannot be put around texts ("),
+    ],
+)
+def test_an_end_token_that_cannot_be_put(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
+    folder = words(tmp_path, None, add_eos_token=True, **changes)
+    with pytest.raises(BadCheckpoint) as caught:
+        read(folder)
+    assert str(caught.value).startswith(sentence)

@@ -6,6 +6,7 @@ where that differs from what the models were trained with.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,12 +63,15 @@ def frame(tokenizer: Tokenizer, kind: TokenizerClass, special: Roles, settings: 
 
 def surround(tokenizer: Tokenizer, single: list[str], pair: list[str]) -> None:
     """Set the template around a text and a pair. Raises BadCheckpoint for a token that the vocabulary lacks."""
-    tokens = {part.removesuffix(":0").removesuffix(":1") for part in single if not part.startswith(("$A", "$B"))}
-    ids = [(token, tokenizer.token_to_id(token)) for token in sorted(tokens)]
+    tokens = sorted({re.sub(r":\d+$", "", part) for part in single if not part.startswith(("$A", "$B"))})
+    ids = [(token, tokenizer.token_to_id(token)) for token in tokens]
     for token, index in ids:
         if index is None:
             raise BadCheckpoint(f"the vocabulary has no token {token!r}, which the tokenizer puts around every text")
-    template = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ids)
+    try:
+        template = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ids)
+    except ValueError as error:  # a colon or a $ in a token means something else to it
+        raise BadCheckpoint(f"the special tokens {', '.join(tokens)} cannot be put around texts ({error})") from error
     bytewise = isinstance(tokenizer.decoder, decoders.ByteLevel)
     tokenizer.post_processor = processors.Sequence([processors.ByteLevel(), template]) if bytewise else template
 
@@ -134,11 +138,14 @@ DEFAULTS: Mapping[str, str] = {
     "distilbert": "DistilBertTokenizer",
     "electra": "ElectraTokenizer",
     "ernie": "BertTokenizer",
+    "gemma": "GemmaTokenizer",
+    "gemma2": "GemmaTokenizer",
     "gemma3_text": "GemmaTokenizer",
     "gpt2": "GPT2Tokenizer",
     "gte": "XLMRobertaTokenizer",
     "jina_embeddings_v3": "XLMRobertaTokenizer",
     "llama": "LlamaTokenizer",
+    "llama_bidirec": "LlamaTokenizer",
     "mbart": "MBartTokenizer",
     "mistral": "LlamaTokenizer",
     "mobilebert": "MobileBertTokenizer",
