@@ -10,10 +10,10 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from onepass.errors import BadCheckpoint, BadSetting, UnknownFamily, UnsupportedOption
+from onepass.errors import BadCheckpoint, BadSetting, UnsupportedOption
 from onepass.model.classification import finish_of, labels_of
 from onepass.model.config import Config
-from onepass.model.families import FAMILIES
+from onepass.model.families import family_of
 from onepass.model.families.family import Family, Tensors
 from onepass.model.heads import L2, HeadSpec, Linear, Norm, Pool, Step, Truncate, Vocabulary
 from onepass.model.hub import locate
@@ -64,7 +64,7 @@ def load_checkpoint(model: str | Path, *, revision: str | None = None, max_lengt
     modules = read_modules(path, notes)
     folder = path if modules is None else path / modules.trunk
     config = _config(folder)
-    family = _family(config)
+    family = family_of(config)
     spec = family.spec(config)
     saved = Config.read_if_there(path / "config_sentence_transformers.json", "config_sentence_transformers.json")
     planned, head_tensors, names = _heads(config, family, modules, saved, notes)
@@ -72,7 +72,7 @@ def load_checkpoint(model: str | Path, *, revision: str | None = None, max_lengt
     if len(planned) > 1 and not has_all(stored, names):
         notes.append(f"The file has no weights for the head {planned[0].name!r} of its architecture; it is left out.")
         planned, names = planned[1:], {}
-    weights = gather(stored, {**family.trunk(spec, config), **names}, spec) | head_tensors
+    weights = gather(stored, {**family.trunk(spec, config), **names}, spec, family.unread) | head_tensors
     heads = {head.name: _without_missing_biases(head, weights) for head in planned}
     check(spec, heads, weights)
     prompts = saved.texts("prompts")
@@ -106,14 +106,6 @@ def _config(folder: Path) -> Config:
             f"{folder} has no config.json, so it is no model; give the folder that save_pretrained wrote"
         )
     return Config.read(folder / "config.json", "config.json")
-
-
-def _family(config: Config) -> Family:
-    model_type = config.text("model_type", "")
-    if model_type not in FAMILIES:
-        known = ", ".join(sorted(FAMILIES))
-        raise UnknownFamily(f"config.json names the model_type {model_type!r}, but the families here are {known}")
-    return FAMILIES[model_type]
 
 
 HEADS = {

@@ -61,6 +61,10 @@ class Config:
     def without(self, key: str) -> Config:
         return Config({name: value for name, value in self.values.items() if name != key}, self.source)
 
+    def first(self, *keys: str) -> str:
+        """The first of a key's spellings that the file has, or the first of all."""
+        return next((key for key in keys if self.get(key) is not None), keys[0])
+
     def integer(self, key: str, default: int, *, least: int = 0, most: int | None = None) -> int:
         value = self._value(key, default)
         if isinstance(value, float) and value.is_integer():

@@ -139,12 +139,17 @@ def _vectors(name: str, width: int) -> dict[str, Shape]:
 
 
 def without_prefix(stored: Mapping[str, StoredTensor], prefixes: tuple[str, ...]) -> dict[str, StoredTensor]:
-    """Tensors by the name that a bare trunk would give them; LayerNorm's old gamma and beta become weight and bias."""
+    """Tensors by the name that a bare trunk would give them.
+
+    LayerNorm's old gamma and beta become weight and bias, and a matrix that torch keeps beside its adapters (Jina's
+    LoRA) is called by its plain name.
+    """
     plain: dict[str, StoredTensor] = {}
     for name, tensor in stored.items():
         short = next((name.removeprefix(prefix) for prefix in prefixes if name.startswith(prefix)), name)
         for old, new in (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")):
             short = short.removesuffix(old) + new if short.endswith(old) else short
+        short = short.replace(".parametrizations.weight.original", ".weight")
         if short in plain:
             raise BadCheckpoint(f"{tensor.file} holds both {plain[short].name!r} and {name!r}, which mean one tensor")
         plain[short] = tensor
@@ -202,18 +207,21 @@ def renamed(source: Source, rename: Callable[[str], str]) -> Source:
 
 
 def gather(
-    stored: Mapping[str, StoredTensor], wanted: Mapping[str, Source], spec: EncoderSpec | None = None
+    stored: Mapping[str, StoredTensor],
+    wanted: Mapping[str, Source],
+    spec: EncoderSpec | None = None,
+    unread: tuple[str, ...] = (),
 ) -> dict[str, NDArray[np.float32]]:
     """Read `wanted` (our name -> where it comes from). Raises MissingTensor, LeftoverTensor and BadCheckpoint.
 
-    Names that come from the same tensor of the file share its memory.
+    Names that come from the same tensor of the file share its memory.  unread: parts of names that may be left over.
     """
     there = {name: source for name, source in wanted.items() if not _lacks(stored, source)}
     missing = [file for source in there.values() for file in _needed(stored, source) if file not in stored]
     if missing:
         raise MissingTensor(f"the weights lack {_some(missing)}, which config.json promises")
     used = {file for source in wanted.values() for file in files_of(source)}
-    leftover = [name for name in stored if not _used_elsewhere(name) and name not in used]
+    leftover = [name for name in stored if name not in used and not _used_elsewhere(name, unread)]
     if leftover:
         raise LeftoverTensor(f"the weights hold {_some(leftover)}, which config.json does not mention")
     whole: dict[str, NDArray[np.float32]] = {}
@@ -260,8 +268,10 @@ def _read(
     return made
 
 
-def _used_elsewhere(name: str) -> bool:
-    return name.startswith(HEADS) or any(name == buffer or name.endswith("." + buffer) for buffer in BUFFERS)
+def _used_elsewhere(name: str, unread: tuple[str, ...]) -> bool:
+    if name.startswith(HEADS) or any(part in name for part in unread):
+        return True
+    return any(name == buffer or name.endswith("." + buffer) for buffer in BUFFERS)
 
 
 def _some(names: list[str]) -> str:

@@ -18,6 +18,7 @@ from onepass.model.spec import (
     LayerSpec,
     NormSpec,
     PositionSpec,
+    RopeSpec,
 )
 
 MOST_LAYERS = 1000  # a spec is built before the file is read, and must not be built without end
@@ -29,17 +30,21 @@ EMBEDDINGS: Mapping[str, str] = {
     "embed.norm.*": "embeddings.LayerNorm.*",
 }
 
+AFTER_ATTENTION: Mapping[str, str] = {
+    "layers.{}.attention.output.*": "encoder.layer.{}.attention.output.dense.*",
+    "layers.{}.norm1.*": "encoder.layer.{}.attention.output.LayerNorm.*",
+    "layers.{}.ff.up.*": "encoder.layer.{}.intermediate.dense.*",
+    "layers.{}.ff.down.*": "encoder.layer.{}.output.dense.*",
+    "layers.{}.norm2.*": "encoder.layer.{}.output.LayerNorm.*",
+}
+
 TENSORS: Mapping[str, str] = {
     **EMBEDDINGS,
     "embed.project.*": "embeddings_project.*",
     "layers.{}.attention.query.*": "encoder.layer.{}.attention.self.query.*",
     "layers.{}.attention.key.*": "encoder.layer.{}.attention.self.key.*",
     "layers.{}.attention.value.*": "encoder.layer.{}.attention.self.value.*",
-    "layers.{}.attention.output.*": "encoder.layer.{}.attention.output.dense.*",
-    "layers.{}.norm1.*": "encoder.layer.{}.attention.output.LayerNorm.*",
-    "layers.{}.ff.up.*": "encoder.layer.{}.intermediate.dense.*",
-    "layers.{}.ff.down.*": "encoder.layer.{}.output.dense.*",
-    "layers.{}.norm2.*": "encoder.layer.{}.output.LayerNorm.*",
+    **AFTER_ATTENTION,
 }
 
 FILL = filler(
@@ -62,11 +67,14 @@ def read_spec(
     embedding: int | None = None,
     pad_id: int = 0,
     positions: int = 512,
-    types: int = 2,
+    types: int | None = 2,
     activation: str = "gelu",
     eps: float = 1e-12,
 ) -> EncoderSpec:
-    """The numbers are the class's defaults where config.json lacks a key; embedding None: as wide as the model."""
+    """The numbers are the class's defaults where config.json lacks a key.
+
+    embedding None: as wide as the model.  types None: the family has no token types, whatever config.json says.
+    """
     refuse_foreign(config)
     width = config.integer("hidden_size", width, least=1)
     embedding = width if embedding is None else config.integer("embedding_size", embedding, least=1)
@@ -83,7 +91,7 @@ def read_spec(
         inner=config.integer("intermediate_size", inner, least=1),
         activation=config.activation("hidden_act", activation),
         vocab=config.integer("vocab_size", vocab, least=1),
-        types=config.integer("type_vocab_size", types),
+        types=0 if types is None else config.integer("type_vocab_size", types),
         embedding=embedding,
     )
 
@@ -93,7 +101,7 @@ def post_norm_encoder(
     *,
     width: int,
     norm: NormSpec,
-    positions: PositionSpec,
+    positions: PositionSpec | None,
     heads: int,
     layers: int,
     inner: int,
@@ -101,20 +109,32 @@ def post_norm_encoder(
     vocab: int,
     types: int,
     embedding: int,
+    kind: Literal["plain", "gated"] = "plain",
+    rope: RopeSpec | None = None,
+    max_tokens: int | None = None,
 ) -> EncoderSpec:
-    """Equal layers with full attention, one norm everywhere. Raises BadCheckpoint for sizes that cannot be."""
-    if width % heads:
-        raise BadCheckpoint(
-            f"{config.source} divides a width of {width} among {heads} attention heads; that leaves a rest"
-        )
-    if positions.usable < 1:
+    """Equal layers with full attention, one norm everywhere. Raises BadCheckpoint for sizes that cannot be.
+
+    max_tokens: where there is no table of positions, which would say it.
+    """
+    if positions is not None and positions.usable < 1:
         raise BadCheckpoint(f"{config.source} sets max_position_embeddings to {positions.rows}, in which no token fits")
-    size = width // heads
-    attention = AttentionSpec(heads, size, scale=1 / math.sqrt(size), kv_heads=heads)
-    feed_forward = FeedForwardSpec("plain", inner, activation)
+    size = head_size(config, width, heads)
+    rotated = None if rope is None else 0
+    attention = AttentionSpec(heads, size, scale=1 / math.sqrt(size), kv_heads=heads, rope=rotated)
+    feed_forward = FeedForwardSpec(kind, inner, activation)
     return EncoderSpec(
         width=width,
         embed=EmbedSpec(vocab, embedding, norm, positions, types, project=None if embedding == width else "after"),
         layers=tuple(LayerSpec(index, "post", norm, attention, feed_forward) for index in range(layers)),
-        max_tokens=positions.usable,
+        ropes=() if rope is None else (rope,),
+        max_tokens=max_tokens if positions is None else positions.usable,
     )
+
+
+def head_size(config: Config, width: int, heads: int) -> int:
+    if width % heads:
+        raise BadCheckpoint(
+            f"{config.source} divides a width of {width} among {heads} attention heads; that leaves a rest"
+        )
+    return width // heads

@@ -29,6 +29,7 @@ class Family:
     heads: by the name that tasks know them by: classify (a row's labels), tag (a token's), answer (where an answer
     starts and ends), fill (a masked token), next (the token after the last one); a str says why one is not served,
     under "embed" why a sentence-transformers model is not.
+    unread: parts of names of tensors that files carry although nothing reads them.
     pad_id: where config.json says none.  types: whether its tokenizer gives token type ids.
     """
 
@@ -39,6 +40,7 @@ class Family:
     pad_id: int
     types: bool
     heads: Mapping[str, HeadReader | str] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
 
     def trunk(self, spec: EncoderSpec, config: Config) -> dict[str, Source]:
         """Our name -> where it comes from, for each tensor that this spec needs."""
@@ -121,39 +123,50 @@ def answerer(*layers: Layer) -> HeadReader:
 
 def filler(
     dense: str,
-    norm: str,
+    norm: Source,
     *biases: str,
     activation: ActivationKind | None = None,
     default_activation: str = "gelu",
     eps: float | None = None,
-    matrix: str | None = None,
+    matrix: Source | None = None,
+    untied: str | None = None,
 ) -> HeadReader:
-    """ForMaskedLM: dense, activation, norm, then scores against the word table, or against `matrix` where not tied.
+    """ForMaskedLM: dense, activation, norm, then scores against the word table, or against `matrix` if there is one.
 
     biases: names that the vocabulary's bias may have.  activation None: the config's hidden_act, or
-    `default_activation`.  eps None: its layer_norm_eps.
+    `default_activation`.  eps None: its layer_norm_eps.  untied: the name of the matrix where config.json says that it
+    is not the word table.
     """
 
     def read(config: Config) -> Head:
         act = activation or config.activation("hidden_act", default_activation)
         spec = NormSpec("layer", config.number("layer_norm_eps", 1e-12) if eps is None else eps)
-        weight = "embed.word" if matrix is None else "fill.vocabulary.weight"
+        weight, tensors = vocabulary_matrix(config, "fill", untied) if matrix is None else own_matrix("fill", matrix)
         steps = (
             Linear("fill.dense.weight", "fill.dense.bias"),
             Activation(act),
             Norm(spec, "fill.norm.weight", "fill.norm.bias"),
             Vocabulary(weight, "fill.vocabulary.bias"),
         )
-        tensors: dict[str, Source] = {
+        tensors |= {
             **dict(parts("fill.dense.*", f"{dense}.*")),
-            **dict(parts("fill.norm.*", f"{norm}.*")),
+            **dict(parts("fill.norm.*", renamed(norm, lambda name: f"{name}.*"))),
             "fill.vocabulary.bias": OneOf(biases),
         }
-        if matrix is not None:
-            tensors["fill.vocabulary.weight"] = matrix
         return HeadSpec("fill", Pool(("tokens",)), per_token=steps), tensors
 
     return read
+
+
+def vocabulary_matrix(config: Config, head: str, untied: str | None) -> tuple[str, dict[str, Source]]:
+    """Our name of the vocabulary's matrix and its source: the word table, or `untied` where config.json says so."""
+    if untied is None or config.flag("tie_word_embeddings", True):
+        return "embed.word", {}
+    return own_matrix(head, untied)
+
+
+def own_matrix(head: str, matrix: Source) -> tuple[str, dict[str, Source]]:
+    return f"{head}.vocabulary.weight", {f"{head}.vocabulary.weight": matrix}
 
 
 def predictor(matrix: str, word: str, *, tied: bool) -> HeadReader:
@@ -178,15 +191,16 @@ def bare_vocabulary(config: Config, head: str, matrix: str, word: str, *, tied: 
     return Vocabulary(name), {name: OneOf((matrix, word))}
 
 
-def refuse_foreign(config: Config, *, own_code: bool = False) -> None:
+def refuse_foreign(config: Config, *, positions: str = "absolute", own_code: bool = False) -> None:
     """Options that no family here implements, whatever the model_type. Raises UnsupportedOption with the key.
 
-    own_code: whether the family implements the code that its files name under auto_map.
+    positions: the position_embedding_type that the family implements.  own_code: whether it implements the code that
+    its files name under auto_map.
     """
     config.only("is_decoder", False)
     config.only("add_cross_attention", False)
     config.only("pruned_heads", {})
-    config.only("position_embedding_type", "absolute")
+    config.only("position_embedding_type", positions)
     refuse_quantised(config)
     code = config.get("auto_map")
     if not own_code and isinstance(code, dict) and any(name.startswith("AutoModel") for name in code):
