@@ -76,6 +76,13 @@ BART = {
     "decoder_attention_heads": 2,
 }
 BART_SIZES = ("d_model", "encoder_attention_heads", "encoder_layers", "encoder_ffn_dim")
+DISENTANGLED = {
+    "type_vocab_size": 2,
+    "max_position_embeddings": USABLE,
+    "relative_attention": True,
+    "pos_att_type": ["c2p", "p2c"],
+    "position_biased_input": False,
+}
 AFTER_PAD = {"type_vocab_size": 1, "max_position_embeddings": USABLE + 2}
 KINDS: dict[Family, Kind] = {
     "bert": Kind("wordpiece", "BertTokenizer", {"type_vocab_size": 2, "max_position_embeddings": USABLE}),
@@ -93,7 +100,32 @@ KINDS: dict[Family, Kind] = {
     "roberta": Kind("bytes", "RobertaTokenizer", AFTER_PAD),
     "xlm-roberta": Kind("unigram", "XLMRobertaTokenizer", AFTER_PAD),
     "camembert": Kind("unigram", "CamembertTokenizer", AFTER_PAD),
-    # families-b
+    # encoders with relative or rotary positions
+    "mpnet": Kind("unigram", FAST, {"max_position_embeddings": USABLE + 2}),
+    "modernbert": Kind("bytes", FAST, {"max_position_embeddings": USABLE, "local_attention": 12}),
+    "deberta": Kind("wordpiece", "BertTokenizer", {**DISENTANGLED, "max_relative_positions": 24}),
+    "deberta-v2": Kind(
+        "wordpiece",
+        "BertTokenizer",
+        {**DISENTANGLED, "position_buckets": 10, "share_att_key": True, "norm_rel_ebd": "layer_norm"},
+    ),
+    "nomic_bert": Kind("wordpiece", "BertTokenizer", {"type_vocab_size": 2, "max_position_embeddings": USABLE}),
+    "gte": Kind("unigram", "XLMRobertaTokenizer", {"type_vocab_size": 1, "max_position_embeddings": USABLE}),
+    "jina_embeddings_v3": Kind(
+        "unigram", "XLMRobertaTokenizer", {"type_vocab_size": 1, "max_position_embeddings": USABLE}
+    ),
+    "mobilebert": Kind(
+        "wordpiece",
+        "BertTokenizer",
+        {
+            "type_vocab_size": 2,
+            "max_position_embeddings": USABLE,
+            "embedding_size": 24,
+            "intra_bottleneck_size": 16,
+            "num_feedforward_networks": 3,
+        },
+    ),
+    # encoders of other layouts, decoders, the encoders of encoder-decoders
     "albert": Kind(
         "wordpiece",
         "BertTokenizer",
