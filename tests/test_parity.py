@@ -57,9 +57,9 @@ def random_rows(family: Family, vocabulary: int, types: int | None = None) -> tu
     return rows, [[int(kind) for kind in draw.integers(0, max(types, 1), len(row))] for row in rows]
 
 
-def reference(model: Any, ids: list[int], types: list[int]) -> Any:
+def reference(model: Any, ids: list[int], types: list[int], **more: Any) -> Any:
     """transformers on one row alone, so that no neighbour and no padding can touch it."""
-    inputs = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
+    inputs = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long), **more}
     if getattr(model.config, "type_vocab_size", 0) > 1:
         inputs["token_type_ids"] = torch.tensor([types])
     with torch.inference_mode():

@@ -47,8 +47,8 @@ class Encoder:
 
     model: a folder in Hugging Face layout, or a hub id.  device: "auto", "cpu", or a `Device` that several encoders
     share; by default all encoders of the process share one.  dtype: "auto", "float32", "bfloat16".  engine: "auto",
-    "native", "reference".  max_length: tokens of a row, at most what the model allows.  cores: compute threads of a
-    device of this encoder's own.
+    "native", "reference".  adapter: the task whose adapter to use, of a model that has several (Jina v3).  max_length:
+    tokens of a row, at most what the model allows.  cores: compute threads of a device of this encoder's own.
 
     Every method blocks, also inside a running event loop; the one with the prefix `a` is awaitable instead. Methods
     take any iterable and draw from it as there is room. Over-long inputs are cut (`truncate`), and a warning is
@@ -63,11 +63,12 @@ class Encoder:
         device: str | Device = "auto",
         dtype: str = "auto",
         engine: str = "auto",
+        adapter: str | None = None,
         max_length: int | None = None,
         cores: int | None = None,
     ) -> None:
         started = time.monotonic()
-        loaded = load_checkpoint(model, revision=revision, max_length=max_length)
+        loaded = load_checkpoint(model, revision=revision, max_length=max_length, adapter=adapter)
         self.tokenizer = Tokenizer(loaded.tokenizer, vocabulary=loaded.spec.embed.vocab, max_length=loaded.max_length)
         self.engine, self.choices = build_engine(loaded, engine, dtype)
         # the engine holds the weights in its own form; the files' would be a second copy

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onepass.errors import BadCheckpoint, BadSetting, UnsupportedOption
+from onepass.model.adapters import with_adapter
 from onepass.model.classification import finish_of, labels_of
 from onepass.model.config import Config
 from onepass.model.families import family_of
@@ -53,11 +54,14 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
 
 
-def load_checkpoint(model: str | Path, *, revision: str | None = None, max_length: int | None = None) -> Checkpoint:
+def load_checkpoint(
+    model: str | Path, *, revision: str | None = None, max_length: int | None = None, adapter: str | None = None
+) -> Checkpoint:
     """Read a Hugging Face folder, or download a hub id first.
 
     Honours HF_HOME, HF_TOKEN, HF_HUB_OFFLINE and proxies as huggingface_hub does. `max_length` replaces the
-    checkpoint's own limit and raises BadSetting above what the positions allow. Raises BadCheckpoint and its kinds.
+    checkpoint's own limit and raises BadSetting above what the positions allow; `adapter` is the task whose adapter is
+    merged into the weights, and raises BadSetting where there is none. Raises BadCheckpoint and its kinds.
     """
     notes: list[str] = []
     path, commit = locate(str(model), revision)
@@ -72,10 +76,11 @@ def load_checkpoint(model: str | Path, *, revision: str | None = None, max_lengt
     if len(planned) > 1 and not has_all(stored, names):
         notes.append(f"The file has no weights for the head {planned[0].name!r} of its architecture; it is left out.")
         planned, names = planned[1:], {}
-    weights = gather(stored, {**family.trunk(spec, config), **names}, spec, family.unread) | head_tensors
+    sources = with_adapter({**family.trunk(spec, config), **names}, stored, config, adapter, notes)
+    weights = gather(stored, sources, spec, family.unread) | head_tensors
     heads = {head.name: _without_missing_biases(head, weights) for head in planned}
     check(spec, heads, weights)
-    prompts = saved.texts("prompts")
+    prompts = saved.texts("prompts") or config.texts("task_instructions")
     return Checkpoint(
         name=str(model),
         path=path,
@@ -94,7 +99,7 @@ def load_checkpoint(model: str | Path, *, revision: str | None = None, max_lengt
         ),
         max_length=_max_length(folder, config, spec, modules, max_length, notes),
         prompts=MappingProxyType(prompts),
-        default_prompt=_default_prompt(saved, prompts),
+        default_prompt=_default_prompt(saved, prompts, adapter),
         dimensions=head_width(heads["embed"], spec.width, weights) if "embed" in heads else 0,
         notes=tuple(notes),
     )
@@ -221,8 +226,9 @@ def _max_length(
     return own if limit is None else min(own, limit)
 
 
-def _default_prompt(saved: Config, prompts: Mapping[str, str]) -> str | None:
-    name = saved.text("default_prompt_name", "") or None
+def _default_prompt(saved: Config, prompts: Mapping[str, str], adapter: str | None) -> str | None:
+    """An adapter and the prompt of its task go together."""
+    name = saved.text("default_prompt_name", "") or (adapter if adapter in prompts else None)
     if name is not None and name not in prompts:
         raise BadCheckpoint(
             f"{saved.source} names the default prompt {name!r}, but its prompts are {', '.join(prompts) or 'none'}"

@@ -55,6 +55,7 @@ def load(
             device=device,
             dtype=model_settings.dtype,
             engine=model_settings.engine,
+            adapter=model_settings.adapter,
             max_length=model_settings.max_length,
         )
         log.info("loaded %s in %.1f s", name, encoders[name].load_seconds)
