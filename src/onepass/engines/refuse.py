@@ -7,7 +7,8 @@ from itertools import chain
 
 from onepass.errors import UnsupportedOption
 from onepass.model.heads import HeadSpec
-from onepass.model.spec import EncoderSpec, LayerSpec
+from onepass.model.positions import OPTIONS
+from onepass.model.spec import Disentangled, EncoderSpec, LayerSpec, Relative, RopeSpec, T5Buckets
 
 SEVERAL = {"tokens", "spans", "max_by_token"}
 """Poolings that give more than one row."""
@@ -25,12 +26,39 @@ def meaningless(spec: EncoderSpec, heads: Mapping[str, HeadSpec]) -> Iterator[st
     embed = spec.embed
     if embed.ngram != 1 and (embed.ngram, embed.project) != (3, "word"):
         yield f"embed.ngram={embed.ngram} with embed.project={embed.project}"
+    for index, rope in enumerate(spec.ropes):
+        yield from _meaningless_rope(rope)
+        if all(layer.attention.rope != index for layer in spec.layers):
+            yield f"ropes.{index}, which no layer names"
+    yield from _meaningless_relative(spec.relative)
+    if len({layer.weights for layer in spec.layers}) != len(set(spec.layers)):
+        yield "different layers over the same layer.weights"
     for layer in dict.fromkeys(spec.layers):
         yield from _meaningless_layer(spec, layer)
     for head in heads.values():
         several = SEVERAL.intersection(head.pool.kinds)
         if several and len(head.pool.kinds) > 1:
             yield f"head pooling {' and '.join(sorted(several))} beside another"
+
+
+def _meaningless_rope(rope: RopeSpec) -> Iterator[str]:
+    options = sorted(name for name, _ in rope.options)
+    needed = sorted(OPTIONS[rope.scaling])
+    if options != needed and not (rope.scaling == "ntk" and options == [*needed, "mixed_b"]):
+        yield f"rope.scaling={rope.scaling} with options {', '.join(options) or 'none'}"
+    for name, value in rope.options:
+        if isinstance(value, tuple) and len(value) != rope.size // 2:
+            yield f"rope.size={rope.size} with {len(value)} numbers of {name}"
+
+
+def _meaningless_relative(relative: Relative | None) -> Iterator[str]:
+    match relative:
+        case T5Buckets(buckets, furthest) if buckets < 4 or furthest <= buckets // 4:
+            yield f"relative.buckets={buckets} with relative.max_distance={furthest}"
+        case Disentangled(buckets=0, max_distance=furthest, span=span) if furthest != span:
+            yield f"relative.max_distance={furthest} with relative.span={span} and no buckets"
+        case Disentangled(buckets=buckets, max_distance=furthest) if buckets and not 1 <= buckets // 2 < furthest - 1:
+            yield f"relative.buckets={buckets} with relative.max_distance={furthest}"
 
 
 def _meaningless_layer(spec: EncoderSpec, layer: LayerSpec) -> Iterator[str]:

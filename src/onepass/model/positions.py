@@ -3,16 +3,7 @@
 A rotary table is built in float32 step by step as PyTorch builds it, powers alone in float64 and rounded: angles grow
 with the position, and one bit of an inverse frequency is 1e-4 of a state some thousand tokens on.
 
-`RopeSpec.options` by scaling, under the names of transformers' rope_parameters:
-
-    linear    factor
-    llama3    factor, low_freq_factor, high_freq_factor, original_max_position_embeddings
-    yarn      factor, beta_fast, beta_slow, original_max_position_embeddings, truncate (1 or 0)
-    longrope  short_factor, long_factor (size / 2 numbers each), original_max_position_embeddings
-    dynamic   factor, trained (tokens up to which nothing is scaled)
-    ntk       factor, and mixed_b or not
-
-dynamic and longrope depend on the row's own length. families/rotary.py reads them from a config.json.
+families/rotary.py reads rotary positions from a config.json.
 """
 
 from __future__ import annotations
@@ -27,6 +18,21 @@ from onepass.model.spec import Disentangled, RopeSpec, T5Buckets
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
+
+ORIGINAL = "original_max_position_embeddings"
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", ORIGINAL),
+    "yarn": ("factor", "beta_fast", "beta_slow", ORIGINAL, "truncate"),  # truncate: 1 or 0
+    "longrope": ("short_factor", "long_factor", ORIGINAL),  # size / 2 factors each
+    "dynamic": ("factor", "trained"),  # trained: tokens up to which nothing is scaled
+    "ntk": ("factor",),  # and mixed_b, which may be missing
+}
+"""`RopeSpec.options` by scaling, under the names of transformers' rope_parameters.
+
+longrope and dynamic depend on the row's own length, the others do not.
+"""
 
 
 def rotary(rope: RopeSpec, tokens: int) -> tuple[Floats, Floats]:
@@ -51,7 +57,7 @@ def inverse_frequencies(rope: RopeSpec, tokens: int) -> Floats:
         case "yarn":
             return _yarn(powers, rope, options)
         case "longrope":
-            longer = tokens > options["original_max_position_embeddings"]
+            longer = tokens > options[ORIGINAL]
             factors = np.array(options["long_factor" if longer else "short_factor"], np.float32)
             return _inverse(factors * powers)
         case "dynamic":
@@ -72,7 +78,7 @@ def _powers(theta: float, size: int) -> Floats:
 
 def _llama3(inverse: Floats, options: dict[str, Any]) -> Floats:
     """Long waves are stretched by `factor`, short ones stay, those between are blended."""
-    factor, old = np.float32(options["factor"]), options["original_max_position_embeddings"]
+    factor, old = np.float32(options["factor"]), options[ORIGINAL]
     low, high = np.float32(options["low_freq_factor"]), np.float32(options["high_freq_factor"])
     waves = np.float32(2 * math.pi) / inverse
     smooth = (np.float32(old) / waves - low) / (high - low)
@@ -85,11 +91,11 @@ def _yarn(powers: Floats, rope: RopeSpec, options: dict[str, Any]) -> Floats:
     """Dimensions that turn often within the old length stay, those that hardly turn are stretched, a ramp between."""
 
     def dimension(turns: float) -> float:
-        old = options["original_max_position_embeddings"]
+        old = options[ORIGINAL]
         return rope.size * math.log(old / (turns * 2 * math.pi)) / (2 * math.log(rope.theta))
 
     low, high = dimension(options["beta_fast"]), dimension(options["beta_slow"])
-    if options["truncate"]:
+    if options["truncate"] == 1:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, rope.size - 1)
     width = high - low or 0.001

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from onepass.errors import BadCheckpoint, UnsupportedOption
 from onepass.model.config import Config
+from onepass.model.positions import ORIGINAL
 from onepass.model.spec import RopeSpec
 
 Options = dict[str, float | tuple[float, ...]]
@@ -36,8 +37,8 @@ def read_rope(
     if not isinstance(parameters, dict):
         raise config.wrong(key, "an object")
     beside = {name: config.get(name) for name in ("partial_rotary_factor",) if config.get(name) is not None}
-    pretrained = config.get("original_max_position_embeddings")
-    before = {} if pretrained is None else {"original_max_position_embeddings": pretrained}
+    pretrained = config.get(ORIGINAL)
+    before = {} if pretrained is None else {ORIGINAL: pretrained}
     return rope_from_config(
         {**beside, **parameters, **before},
         head_size,
@@ -128,7 +129,6 @@ def _ntk(values: Config, size: int, max_positions: int) -> Scaled:
     return "ntk", 1.0, {"factor": _positive(values, "factor"), **mixed}
 
 
-ORIGINAL = "original_max_position_embeddings"
 SCALINGS: dict[str, Callable[[Config, int, int], Scaled]] = {
     "default": _none,
     "linear": _linear,
