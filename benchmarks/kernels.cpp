@@ -107,32 +107,72 @@ void product(const Subject& subject, int rows, int columns, int depth, Activatio
                 100 * rate / top);
 }
 
-void attention(const Subject& subject, int tokens, int head_size, double top) {
-    constexpr int heads = 12, times = 20;
-    const int stride = 3 * heads * head_size + 96, all = heads * head_size;
+// How a head scores: a window, or what DeBERTa's positions add.
+struct Scoring {
+    int window = 0;
+    bool content_to_position = false, position_to_content = false;
+};
+
+double attention_seconds(const Subject& subject, int tokens, int head_size, Scoring scoring) {
+    constexpr int heads = 12;
+    const int times = std::max(1, 5000 / tokens * 90 / tokens);
+    const int stride = 3 * heads * head_size + 96, all = heads * head_size, reach = 512;
     const auto states = subject.operands(static_cast<size_t>(tokens * stride + 64));
     auto out = states;
-    std::vector<float> scratch(subject.kernels.attention_scratch(tokens, head_size, false));
+    const size_t table = static_cast<size_t>((2 * reach + 64) * (head_size + 32));
+    const auto tables = subject.operands(2 * heads * table);
+    const bool disentangled = scoring.content_to_position || scoring.position_to_content;
+    std::vector<float> scratch(subject.kernels.attention_scratch(tokens, head_size, disentangled));
     const ptrdiff_t element = subject.bf16() ? sizeof(uint16_t) : sizeof(float);
-    const auto column = [&](const std::vector<float>& matrix, int index) {
-        return const_cast<char*>(reinterpret_cast<const char*>(matrix.data())) + index * element;
+    const auto column = [&](const std::vector<float>& matrix, size_t index) {
+        return const_cast<char*>(reinterpret_cast<const char*>(matrix.data())) +
+               static_cast<ptrdiff_t>(index) * element;
     };
-    const double seconds = fastest([&](int) {
-        for (int i = 0; i < heads * times; ++i) {
-            const int first = i % heads * head_size;
-            Attention task = {};
-            task.query = column(states, first);
-            task.key = column(states, all + first), task.value = column(states, 2 * all + first);
-            task.stride = task.out_stride = stride;
-            task.out = column(out, first);
-            task.tokens = task.visible = tokens, task.head_size = head_size, task.scale = 0.2f;
-            task.scratch = scratch.data();
-            subject.attend(task);
-        }
-    });
-    const double rate = 4.0 * tokens * tokens * head_size * heads * times / seconds;
+    return fastest([&](int) {
+               for (int i = 0; i < heads * times; ++i) {
+                   const int head = i % heads;
+                   const auto part = [&](int p) {
+                       return column(states, static_cast<size_t>(p * all + head * head_size));
+                   };
+                   Disentangled positions = {reach, nullptr, nullptr};
+                   const size_t pair = 2 * static_cast<size_t>(head);
+                   if (scoring.content_to_position) positions.content_to_position = column(tables, pair * table);
+                   if (scoring.position_to_content) positions.position_to_content = column(tables, (pair + 1) * table);
+                   Attention task = {};
+                   task.query = part(0), task.key = part(1), task.value = part(2);
+                   task.stride = task.out_stride = stride;
+                   task.out = column(out, static_cast<size_t>(head * head_size));
+                   task.tokens = task.visible = tokens, task.head_size = head_size, task.scale = 0.2f;
+                   task.window = scoring.window;
+                   task.disentangled = disentangled ? &positions : nullptr;
+                   task.scratch = scratch.data();
+                   subject.attend(task);
+               }
+           }) /
+           (heads * times);
+}
+
+void attention(const Subject& subject, int tokens, int head_size, double top) {
+    const double seconds = attention_seconds(subject, tokens, head_size, {});
+    const double rate = 4.0 * tokens * tokens * head_size / seconds;
     std::printf("attention, %3d tokens, head of %3d: %4.0f GFLOP/s, %3.0f %% of the peak\n", tokens, head_size,
                 rate / 1e9, 100 * rate / top);
+}
+
+void windowed_attention(const Subject& subject, int tokens) {
+    const double seconds = attention_seconds(subject, tokens, 64, {65, false, false});
+    std::printf("attention, %4d tokens, head of 64, window of 65: %5.2f us a token\n", tokens, 1e6 * seconds / tokens);
+}
+
+void disentangled_attention(const Subject& subject, int tokens) {
+    const double plain = attention_seconds(subject, tokens, 64, {});
+    const auto times = [&](bool content_to_position, bool position_to_content) {
+        return attention_seconds(subject, tokens, 64, {0, content_to_position, position_to_content}) / plain;
+    };
+    std::printf(
+        "attention, %3d tokens, head of 64, in the time of the plain one: %.2f with content to position, %.2f with "
+        "position to content, %.2f with both\n",
+        tokens, times(true, false), times(false, true), times(true, true));
 }
 
 void measure(const Subject& subject) {
@@ -146,6 +186,8 @@ void measure(const Subject& subject) {
     product(subject, 12, 1536, 384, Activation::identity, 40, top);
     for (int tokens : {12, 90, 512}) attention(subject, tokens, 32, top);
     attention(subject, 128, 64, top);
+    for (int tokens : {1024, 8192}) windowed_attention(subject, tokens);
+    for (int tokens : {12, 90, 512}) disentangled_attention(subject, tokens);
 }
 
 }  // namespace

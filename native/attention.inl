@@ -48,56 +48,67 @@ inline float exponentials(float* scores, int n) {
     return 1.0f / sum(total);
 }
 
-void attend_f32(const Attention* task) {
-    const int size = task->head_size, all_keys = whole_panels(task->visible);
-    const float* queries = static_cast<const float*>(task->query);
-    float* key_panels = task->scratch;
+// Plain: as is_plain says, where nothing is spent on what is not asked for.
+template <bool plain>
+void attend_f32_as(const Attention& task) {
+    const int size = task.head_size, all_keys = whole_panels(task.visible);
+    const float* queries = static_cast<const float*>(task.query);
+    float* key_panels = task.scratch;
     float* scores = key_panels + static_cast<ptrdiff_t>(all_keys) * size;
-    transpose_keys(*task, is_plain(*task) ? task->scale : 1.0f, key_panels);
+    transpose_keys(task, plain ? task.scale : 1.0f, key_panels);
 
     Tile score = {};
-    score.a_stride = task->stride, score.b_stride = panel_columns, score.depth = size, score.columns = panel_columns;
-    const auto multiply = [&](const float* a, int rows, const float* panel, float* out, ptrdiff_t out_stride) {
+    score.a_stride = task.stride, score.b_stride = panel_columns, score.depth = size;
+    const auto multiply = [score](const float* a, int rows, const float* panel, int columns, float* out,
+                                  ptrdiff_t out_stride) {
         Tile tile = score;
-        tile.a = a, tile.b = panel, tile.out = out, tile.out_stride = out_stride;
+        tile.a = a, tile.b = panel, tile.columns = columns, tile.out = out, tile.out_stride = out_stride;
         multiply_panel(rows, tile);
     };
     float* behind = scores + static_cast<ptrdiff_t>(all_keys) * tile_rows;
-    Relative<float, decltype(multiply)> relative(*task, size, behind, multiply);
+    Relative<float, decltype(multiply)> relative(task, size, behind, multiply);
     relative.each_block(tile_rows, [&](int first, int rows) {
-        const Span seen = seen_by(*task, first, rows);
+        const Span seen = plain ? Span{0, task.visible} : seen_by(task, first, rows);
         const int begin = seen.first / panel_columns * panel_columns, depth = seen.last - begin;
         const int stride = whole_panels(depth);
-        score.a = queries + first * task->stride, score.out_stride = stride;
+        score.a = queries + first * task.stride, score.out_stride = stride;
         for (int key = 0; key < stride; key += panel_columns) {
-            score.b = key_panels + static_cast<ptrdiff_t>(begin + key) * size, score.out = scores + key;
+            score.b = key_panels + static_cast<ptrdiff_t>(begin + key) * size;
+            score.out = scores + key, score.columns = next_columns(depth - key);
             multiply_up_to(rows, score);
         }
 
         float one_over_sum[tile_rows];
         for (int r = 0; r < rows; ++r) {
-            const Span own = seen_by(*task, first + r);
+            const Span own = plain ? Span{0, task.visible} : seen_by(task, first + r);
             float* row = scores + static_cast<ptrdiff_t>(r) * stride;
             float* from = row + own.first - begin;
-            if (!is_plain(*task))
-                finish_scores(*task, relative.of_query(first + r, own.first), relative.of_key(first + r, own.first),
+            if (!plain)
+                finish_scores(task, relative.of_query(first + r, own.first), relative.of_key(first + r, own.first),
                               first + r, own, from);
             one_over_sum[r] = own.count() ? exponentials(from, own.count()) : 0.0f;
-            for (float* unseen = row; unseen < from; ++unseen) *unseen = 0.0f;
-            for (float* unseen = from + own.count(); unseen < row + depth; ++unseen) *unseen = 0.0f;
+            if (!plain) {
+                for (float* unseen = row; unseen < from; ++unseen) *unseen = 0.0f;
+                for (float* unseen = from + own.count(); unseen < row + depth; ++unseen) *unseen = 0.0f;
+            }
         }
 
         Tile mix = {};
         mix.a = scores, mix.a_stride = stride;
-        mix.b_stride = task->stride, mix.depth = depth;
+        mix.b_stride = task.stride, mix.depth = depth;
         mix.row_scale = one_over_sum;
-        mix.out_stride = task->out_stride;
+        mix.out_stride = task.out_stride;
         for (int d = 0; d < size; d += panel_columns) {
             // reads past the head's own columns are within the buffer, and what comes of them is not stored
-            mix.b = static_cast<const float*>(task->value) + begin * task->stride + d;
-            mix.out = static_cast<float*>(task->out) + first * task->out_stride + d;
+            mix.b = static_cast<const float*>(task.value) + begin * task.stride + d;
+            mix.out = static_cast<float*>(task.out) + first * task.out_stride + d;
             mix.columns = least(size - d, panel_columns);
             multiply_up_to(rows, mix);
         }
     });
+}
+
+void attend_f32(const Attention* task) {
+    if (is_plain(*task)) attend_f32_as<true>(*task);
+    else attend_f32_as<false>(*task);
 }

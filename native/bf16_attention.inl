@@ -49,9 +49,9 @@ void value_panels(const Attention& task, uint16_t* panels) {
     }
 }
 
-// weights[n] = e^(scale (score - largest)) over the scores themselves; returns one over their sum. The scale is
-// positive.
-inline float weights_of(const float* scores, uint16_t* weights, int n, float scale) {
+// weights[n] = e^(scale (score - largest)), then zeros to `room`, over the scores themselves and up to a vector beyond;
+// returns one over their sum. The scale is positive.
+inline float weights_of(const float* scores, uint16_t* weights, int n, int room, float scale) {
     const int whole = n / width * width, rest = n - whole;
     const float top = largest(scores, n);
     const Vec slope = broadcast(1.44269504f * scale), shift = broadcast(-1.44269504f * scale * top);
@@ -66,8 +66,9 @@ inline float weights_of(const float* scores, uint16_t* weights, int n, float sca
         store(last, coarse_power_of_two(fma(load_first(scores + whole, rest), slope, shift)));
         const Vec e = load_first(last, rest);
         total = total + e;
-        store_first(weights + whole, e, rest);
+        store(weights + whole, e);
     }
+    for (int i = whole + (rest ? width : 0); i < room; i += width) store(weights + i, broadcast(0.0f));
     return 1.0f / sum(total);
 }
 
@@ -83,53 +84,63 @@ void store_context(const Attention& task, const float* sums, const float* one_ov
         }
 }
 
-void attend_bf16(const Attention* task) {
+// Plain: as is_plain says, where nothing is spent on what is not asked for.
+template <bool plain>
+void attend_bf16_as(const Attention& task) {
     Multiplier block_multiplier;
-    const int all_keys = whole_panels(task->visible), size = whole_panels(task->head_size);
-    const uint16_t* queries = static_cast<const uint16_t*>(task->query);
-    uint16_t* keys = reinterpret_cast<uint16_t*>(task->scratch);
+    const int all_keys = whole_panels(task.visible), size = whole_panels(task.head_size);
+    const uint16_t* queries = static_cast<const uint16_t*>(task.query);
+    uint16_t* keys = reinterpret_cast<uint16_t*>(task.scratch);
     uint16_t* values = keys + static_cast<ptrdiff_t>(all_keys) * size;
-    float* scores = task->scratch + static_cast<ptrdiff_t>(all_keys) * size;
+    float* scores = task.scratch + static_cast<ptrdiff_t>(all_keys) * size;
     uint16_t* weights = reinterpret_cast<uint16_t*>(scores);
-    key_panels(*task, keys);
-    value_panels(*task, values);
+    key_panels(task, keys);
+    value_panels(task, values);
 
-    // rows of queries or keys, times one panel
-    const auto multiply = [&](const uint16_t* a, int rows, const uint16_t* panel, float* out, ptrdiff_t out_stride) {
+    const auto multiply = [&](const uint16_t* a, int rows, const uint16_t* panel, int columns, float* out,
+                              ptrdiff_t out_stride) {
         each_height(rows, block_rows, [&](int first, int blocks, int height) {
             for (int r = first; r < first + blocks * height; r += height)
                 block_multiplier(
-                    {a + r * task->stride, task->stride, panel, height, size, out + r * out_stride, out_stride});
+                    {a + r * task.stride, task.stride, panel, height, size, out + r * out_stride, out_stride, columns});
         });
     };
     alignas(64) float sums[block_rows * panel_columns];
     float* behind = scores + static_cast<ptrdiff_t>(all_keys) * block_rows;
-    Relative<uint16_t, decltype(multiply)> relative(*task, size, behind, multiply);
+    Relative<uint16_t, decltype(multiply)> relative(task, size, behind, multiply);
     relative.each_block(block_rows, [&](int first, int rows) {
-        const Span seen = seen_by(*task, first, rows);
-        const int begin = seen.first / panel_columns * panel_columns, depth = whole_panels(seen.last - begin);
+        const Span seen = plain ? Span{0, task.visible} : seen_by(task, first, rows);
+        const int begin = seen.first / panel_columns * panel_columns, keys_seen = seen.last - begin;
+        const int depth = whole_panels(keys_seen);
         for (int key = 0; key < depth; key += panel_columns)
-            block_multiplier({queries + first * task->stride, task->stride,
-                              keys + static_cast<ptrdiff_t>(begin + key) * size, rows, size, scores + key, depth});
+            block_multiplier({queries + first * task.stride, task.stride,
+                              keys + static_cast<ptrdiff_t>(begin + key) * size, rows, size, scores + key, depth,
+                              next_columns(keys_seen - key)});
 
         float one_over_sum[block_rows];
         for (int r = 0; r < rows; ++r) {
-            const Span own = seen_by(*task, first + r);
-            const int before = own.first - begin, n = own.count();
-            float* from = scores + static_cast<ptrdiff_t>(r) * depth + before;
-            if (!is_plain(*task))
-                finish_scores(*task, relative.of_query(first + r, own.first), relative.of_key(first + r, own.first),
-                              first + r, own, from);
+            const Span own = plain ? Span{0, task.visible} : seen_by(task, first + r);
+            const int before = own.first - begin;
+            float* products = scores + static_cast<ptrdiff_t>(r) * depth + before;
             uint16_t* row = weights + static_cast<ptrdiff_t>(r) * 2 * depth;
-            one_over_sum[r] = n ? weights_of(from, row + before, n, is_plain(*task) ? task->scale : 1.0f) : 0.0f;
-            for (uint16_t* unseen = row; unseen < row + before; ++unseen) *unseen = 0;
-            for (uint16_t* unseen = row + before + n; unseen < row + depth; ++unseen) *unseen = 0;
+            if (!plain)
+                finish_scores(task, relative.of_query(first + r, own.first), relative.of_key(first + r, own.first),
+                              first + r, own, products);
+            const float one_over =
+                weights_of(products, row + before, own.count(), depth - before, plain ? task.scale : 1.0f);
+            one_over_sum[r] = own.count() ? one_over : 0.0f;
+            for (int i = 0; i < before; ++i) row[i] = 0;
         }
 
-        for (int d = 0; d < task->head_size; d += panel_columns) {
+        for (int d = 0; d < task.head_size; d += panel_columns) {
             const uint16_t* panel = values + static_cast<ptrdiff_t>(d) * all_keys + begin * panel_columns;
             block_multiplier({weights, 2 * depth, panel, rows, depth, sums, panel_columns});
-            store_context(*task, sums, one_over_sum, first, rows, d);
+            store_context(task, sums, one_over_sum, first, rows, d);
         }
     });
+}
+
+void attend_bf16(const Attention* task) {
+    if (is_plain(*task)) attend_bf16_as<true>(*task);
+    else attend_bf16_as<false>(*task);
 }

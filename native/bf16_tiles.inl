@@ -33,8 +33,9 @@ class Multiplier {
         const int upper = block.rows < tile_height ? block.rows : tile_height, lower = block.rows - upper;
         if (upper != upper_ || lower != lower_) configure(upper, lower);
         finish_writing(block.a);
-        if (lower) multiply<true>(block);
-        else multiply<false>(block);
+        const bool right = block.columns > width;
+        if (lower) right ? multiply<true, true>(block) : multiply<true, false>(block);
+        else right ? multiply<false, true>(block) : multiply<false, false>(block);
     }
 
   private:
@@ -50,36 +51,35 @@ class Multiplier {
         upper_ = upper, lower_ = lower;
     }
 
-    template <bool with_lower>
+    template <bool lower, bool right>
     static void multiply(const Block& block) {
         constexpr size_t panel_bytes = 2 * panel_columns * sizeof(uint16_t);  // from one pair of k to the next
         const size_t a_bytes = static_cast<size_t>(block.a_stride) * sizeof(uint16_t);
         const size_t out_bytes = static_cast<size_t>(block.out_stride) * sizeof(float);
         const uint16_t *a = block.a, *b = block.panel;
         _tile_zero(0);
-        _tile_zero(1);
-        if (with_lower) {
-            _tile_zero(2);
-            _tile_zero(3);
-        }
+        if (right) _tile_zero(1);
+        if (lower) _tile_zero(2);
+        if (lower && right) _tile_zero(3);
         for (int k = 0; k < block.depth; k += depth_step, b += depth_step * panel_columns) {
             _tile_loadd(6, b, panel_bytes);
             _tile_loadd(4, a + k, a_bytes);
             _tile_dpbf16ps(0, 4, 6);
-            _tile_loadd(7, b + 2 * width, panel_bytes);
-            _tile_dpbf16ps(1, 4, 7);
-            if (with_lower) {
+            if (right) {
+                _tile_loadd(7, b + 2 * width, panel_bytes);
+                _tile_dpbf16ps(1, 4, 7);
+            }
+            if (lower) {
                 _tile_loadd(5, a + tile_height * block.a_stride + k, a_bytes);
                 _tile_dpbf16ps(2, 5, 6);
-                _tile_dpbf16ps(3, 5, 7);
+                if (right) _tile_dpbf16ps(3, 5, 7);
             }
         }
         _tile_stored(0, block.out, out_bytes);
-        _tile_stored(1, block.out + width, out_bytes);
-        if (with_lower) {
-            _tile_stored(2, block.out + tile_height * block.out_stride, out_bytes);
-            _tile_stored(3, block.out + tile_height * block.out_stride + width, out_bytes);
-        }
+        if (right) _tile_stored(1, block.out + width, out_bytes);
+        float* below = block.out + tile_height * block.out_stride;
+        if (lower) _tile_stored(2, below, out_bytes);
+        if (lower && right) _tile_stored(3, below + width, out_bytes);
     }
 
     int upper_ = 0, lower_ = 0;  // the heights that are configured

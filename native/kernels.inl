@@ -1,6 +1,12 @@
 // The kernels, written once over what the file that includes this one has defined: the vector type Vec of `width`
 // floats, the heights of tiles and blocks, and the Multiplier of bfloat16 blocks.
 
+inline int least(int a, int b) { return a < b ? a : b; }
+inline int most(int a, int b) { return a > b ? a : b; }
+constexpr int whole_panels(int n) { return (n + panel_columns - 1) / panel_columns * panel_columns; }
+// Of the columns that are left, those that the next panel is multiplied for: half of it or all.
+inline int next_columns(int left) { return left <= width ? width : panel_columns; }
+
 #include "math.inl"
 #include "product.inl"
 #include "scores.inl"

@@ -16,45 +16,48 @@ struct Tile {
     int columns;  // at most panel_columns
 };
 
-template <int rows>
+template <int rows, int vectors>
 void multiply_tile(const Tile& tile) {
-    Vec sums[rows][2];
+    Vec sums[rows][vectors];
 #pragma GCC unroll 16
-    for (int r = 0; r < rows; ++r) sums[r][0] = sums[r][1] = broadcast(0.0f);
+    for (int r = 0; r < rows; ++r)
+        for (Vec& sum : sums[r]) sum = broadcast(0.0f);
 
     // A few rows use up the weights faster than the processor's own prefetching brings them: look 16 KiB ahead.
     constexpr ptrdiff_t ahead = 16384 / sizeof(float);
     const float* a = tile.a;
     const float* b = tile.b;
     for (int k = 0; k < tile.depth; ++k, b += tile.b_stride) {
-        const Vec b0 = load(b), b1 = load(b + width);
-        __builtin_prefetch(b + ahead);
-        __builtin_prefetch(b + ahead + width);
+        Vec columns[vectors];
+#pragma GCC unroll 2
+        for (int c = 0; c < vectors; ++c) {
+            columns[c] = load(b + c * width);
+            __builtin_prefetch(b + ahead + c * width);
+        }
 #pragma GCC unroll 16
         for (int r = 0; r < rows; ++r) {
             const Vec x = broadcast(a[r * tile.a_stride + k]);
-            sums[r][0] = fma(x, b0, sums[r][0]);
-            sums[r][1] = fma(x, b1, sums[r][1]);
+#pragma GCC unroll 2
+            for (int c = 0; c < vectors; ++c) sums[r][c] = fma(x, columns[c], sums[r][c]);
         }
     }
 
-    const int columns[2] = {tile.columns < width ? tile.columns : width, tile.columns - width};
 #pragma GCC unroll 16
     for (int r = 0; r < rows; ++r) {
 #pragma GCC unroll 2
-        for (int c = 0; c < 2; ++c) {
-            if (columns[c] <= 0) continue;
+        for (int c = 0; c < vectors; ++c) {
+            const int columns = least(tile.columns - c * width, width);
             Vec value = sums[r][c];
             if (tile.row_scale) value = value * broadcast(tile.row_scale[r]);
             if (tile.bias) value = value + load(tile.bias + c * width);
             const float* residual = tile.residual ? tile.residual + r * tile.residual_stride + c * width : nullptr;
             float* out = tile.out + r * tile.out_stride + c * width;
-            if (columns[c] == width) {
+            if (columns == width) {
                 if (residual) value = value + load(residual);
                 store(out, value);
             } else {
-                if (residual) value = value + load_first(residual, columns[c]);
-                store_first(out, value, columns[c]);
+                if (residual) value = value + load_first(residual, columns);
+                store_first(out, value, columns);
             }
         }
     }
@@ -62,7 +65,7 @@ void multiply_tile(const Tile& tile) {
 
 template <int rows = tile_rows>
 inline void multiply_up_to(int count, const Tile& tile) {
-    if (count == rows) return multiply_tile<rows>(tile);
+    if (count == rows) return tile.columns <= width ? multiply_tile<rows, 1>(tile) : multiply_tile<rows, 2>(tile);
     if constexpr (rows > 1) multiply_up_to<rows - 1>(count, tile);
 }
 

@@ -5,28 +5,30 @@
 constexpr int group_rows = 128;
 constexpr int highest_block = block_rows > tile_rows ? block_rows : tile_rows;
 
-// From row to row of products with successive columns of a table, from the start of a panel to the end of one.
+// From row to row: of products with successive columns of a table and some more at both ends; of what keys give, an odd
+// number of cache lines, because whole columns are written at a time.
 constexpr ptrdiff_t relative_stride(int columns) { return whole_panels(columns) + panel_columns; }
 constexpr ptrdiff_t strip_stride = relative_stride(group_rows + 2 * width);
-constexpr ptrdiff_t by_key_floats(int keys) { return static_cast<ptrdiff_t>(whole_panels(keys)) * group_rows; }
+constexpr ptrdiff_t by_key_stride(int keys) { return (whole_panels(keys) + 31) / 32 * 32 + 16; }
 
-// Floats for any sequence of up to `tokens` tokens.
+// Floats of scratch for any sequence of up to `tokens` tokens.
 size_t relative_scratch(int tokens) {
-    return static_cast<size_t>(by_key_floats(tokens) + width * strip_stride +
+    return static_cast<size_t>(group_rows * by_key_stride(tokens) + width * strip_stride +
                                highest_block * relative_stride(tokens + highest_block));
 }
 
 template <class Element, class Multiply>
 class Relative {
   public:
-    // multiply(a, rows, panel, out, out_stride): rows of queries or keys times a panel of a table, `depth` deep.
+    // multiply(a, rows, panel, columns, out, out_stride): rows of queries or keys times a panel, or half of one, of a
+    // table that is `depth` deep.
     Relative(const Attention& task, int depth, float* scratch, const Multiply& multiply)
         : task_(task),
           tables_(task.disentangled ? *task.disentangled : Disentangled{}),
           depth_(depth),
           multiply_(multiply),
           by_key_(scratch),
-          strip_(scratch + by_key_floats(task.visible)),
+          strip_(scratch + group_rows * by_key_stride(task.visible)),
           by_query_(strip_ + width * strip_stride) {}
 
     // work(first, rows) for all queries, in blocks of nearly equal height.
@@ -54,10 +56,12 @@ class Relative {
     }
     const float* of_key(int token, int key) const {
         if (!tables_.position_to_content) return nullptr;
-        return by_key_ + (token - group_) * keys_.count() + (key - keys_.first);
+        return by_key_ + (token - group_) * by_key_stride(keys_.count()) + (key - keys_.first);
     }
 
   private:
+    static constexpr int pair = sizeof(float) / sizeof(Element);  // how many k lie side by side in a panel
+
     // Rows of `a` times the columns from `lowest` on, those beyond an end of the table being the outermost ones.
     // Returns where the first of them lies in the first row of `out`.
     const float* multiply(const Element* a, int rows, const void* table, int lowest, int columns, float* out,
@@ -65,10 +69,13 @@ class Relative {
         const int outermost = 2 * tables_.reach;
         if (lowest > outermost) lowest = outermost;       // all columns are the last one
         if (lowest + columns <= 0) lowest = 1 - columns;  // all are the first one
-        const int begin = lowest & -panel_columns, end = lowest + columns;
-        for (int column = most(begin, 0); column < least(end, outermost + 1); column += panel_columns)
-            multiply_(a, rows, static_cast<const Element*>(table) + static_cast<ptrdiff_t>(column) * depth_,
-                      out + column - begin, out_stride);
+        const int begin = lowest & -width, end = lowest + columns, last = least(end, outermost + 1);
+        for (int column = most(begin, 0), next; column < last; column += next) {
+            const int inside = column % panel_columns;
+            next = inside ? width : next_columns(last - column);
+            const ptrdiff_t place = static_cast<ptrdiff_t>(column - inside) * depth_ + inside * pair;
+            multiply_(a, rows, static_cast<const Element*>(table) + place, next, out + column - begin, out_stride);
+        }
         for (int r = 0; r < rows; ++r) {
             float* row = out + r * out_stride;
             for (int column = begin; column < 0; ++column) row[column - begin] = row[-begin];
@@ -92,6 +99,7 @@ class Relative {
         const Span seen = seen_by(task_, first, queries);
         const int begin = seen.first / panel_columns * panel_columns;
         group_ = first, keys_ = {begin, begin + whole_panels(seen.last - begin)};
+        const ptrdiff_t stride = by_key_stride(keys_.count());
         for (int key = begin; key < seen.last; key += width) {
             const int rows = least(width, seen.last - key);
             const float* products =
@@ -101,8 +109,8 @@ class Relative {
                 Vec square[width];
                 for (int i = 0; i < width; ++i) square[i] = load(products + i * strip_stride + width - 1 - i + query);
                 transpose(square);
-                float* out = by_key_ + query * keys_.count() + (key - begin);
-                for (int i = 0; i < least(width, queries - query); ++i) store(out + i * keys_.count(), square[i]);
+                float* out = by_key_ + query * stride + (key - begin);
+                for (int i = 0; i < least(width, queries - query); ++i) store(out + i * stride, square[i]);
             }
         }
     }

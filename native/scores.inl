@@ -1,9 +1,5 @@
 // What attention in both formats shares: which keys a token sees, and what becomes of its scores before the softmax.
 
-inline int least(int a, int b) { return a < b ? a : b; }
-inline int most(int a, int b) { return a > b ? a : b; }
-constexpr int whole_panels(int n) { return (n + panel_columns - 1) / panel_columns * panel_columns; }
-
 // Keys first to last - 1.
 struct Span {
     int first, last;
@@ -43,9 +39,9 @@ inline float largest(const float* x, int n) {
     return top;
 }
 
-// Whether the scores are the products times the scale, and nothing else.
+// Whether every token sees every key and the scores are the products times the scale.
 inline bool is_plain(const Attention& task) {
-    return task.softcap == 0.0f && !task.distance_bias && !task.disentangled;
+    return !task.causal && !task.window && task.softcap == 0.0f && !task.distance_bias && !task.disentangled;
 }
 
 // products[n] of one token with the keys of a span become its scores. The rows beside them are of those keys, or null.
