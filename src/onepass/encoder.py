@@ -30,6 +30,7 @@ from onepass.schedule.pieces import Truncate
 from onepass.schedule.tokenizer import EncodeOptions, Text, Tokenizer
 from onepass.tasks.classify import Classified, Scores, classify
 from onepass.tasks.embed import Precision, embed
+from onepass.tasks.fill import Fillings, fill
 from onepass.tasks.heads import tasks_of
 from onepass.tasks.rerank import Ranking, rerank
 from onepass.tasks.similarity import similarity
@@ -179,6 +180,51 @@ class Encoder:
         scores = await classify(job, [texts] if isinstance(texts, str) else texts, truncate=truncate)
         self._report(job)
         return scores[0] if isinstance(texts, str) else scores
+
+    @overload
+    def fill(  # type: ignore[overload-overlap]
+        self, texts: str, *, top_k: int = 5, candidates: Sequence[str] | None = None, truncate: Truncate = "right"
+    ) -> Fillings: ...
+
+    @overload
+    def fill(
+        self,
+        texts: Iterable[str],
+        *,
+        top_k: int = 5,
+        candidates: Sequence[str] | None = None,
+        truncate: Truncate = "right",
+    ) -> list[Fillings]: ...
+
+    def fill(
+        self,
+        texts: str | Iterable[str],
+        *,
+        top_k: int = 5,
+        candidates: Sequence[str] | None = None,
+        truncate: Truncate = "right",
+    ) -> Fillings | list[Fillings]:
+        """A str gives for each of its masks the best tokens, many texts a list of those; see `tasks.fill.fill`."""
+        return self._wait(self.afill(texts, top_k=top_k, candidates=candidates, truncate=truncate))
+
+    async def afill(
+        self,
+        texts: str | Iterable[str],
+        *,
+        top_k: int = 5,
+        candidates: Sequence[str] | None = None,
+        truncate: Truncate = "right",
+    ) -> Fillings | list[Fillings]:
+        job = self.job()
+        filled = await fill(
+            job,
+            [texts] if isinstance(texts, str) else texts,
+            top_k=top_k,
+            candidates=candidates,
+            truncate=truncate,
+        )
+        self._report(job)
+        return filled[0] if isinstance(texts, str) else filled
 
     # What the server and the shell need beside the tasks.
 

@@ -89,7 +89,10 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class RowOutput:
-    """What one row gave to one read: float32 [m, width], and int32 [m] where the values belong to vocabulary ids."""
+    """What one row gave to one ask: float32 [m, width], and int32 [m] where the values belong to vocabulary ids.
+
+    Where the ask chose among the columns: ids are int32 [m, width], the column that each value stood in.
+    """
 
     values: Floats
     ids: Ints | None = None

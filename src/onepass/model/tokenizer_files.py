@@ -26,6 +26,7 @@ TYPES_DROPPED = {"AlbertTokenizer", "RemBertTokenizer"}
 
 SPECIAL = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 MORE_SPECIAL = ("additional_special_tokens", "extra_special_tokens")
+MASKS = ("[MASK]", "<mask>")
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 
 
@@ -34,12 +35,14 @@ class TokenizerFiles:
     """What is needed to encode text as the model was trained.
 
     library: without padding and truncation, special and added tokens complete; never changed from here on.
-    types: whether the trunk is given token type ids.  pad_id: of the pad token.
+    types: whether the trunk is given token type ids.  pad_id: of the pad token.  mask_id: of the token that stands for a
+    hidden one, None where there is none.
     """
 
     library: Tokenizer
     types: bool
     pad_id: int
+    mask_id: int | None = None
 
 
 def read_tokenizer(
@@ -74,7 +77,7 @@ def read_tokenizer(
     given = "token_type_ids" in inputs if isinstance(inputs, list) else kind is None or kind.types
     if types and given and name in TYPES_DROPPED:
         notes.append("The second text of a pair has token type 1, as in training; transformers 5 gives it 0.")
-    return TokenizerFiles(tokenizer, types and given, pad_id)
+    return TokenizerFiles(tokenizer, types and given, pad_id, _mask_id(tokenizer, special, settings))
 
 
 def _settings(folder: Path) -> Config:
@@ -248,6 +251,13 @@ def _special_tokens(settings: Config) -> Iterator[AddedToken]:
         if (token := _named(value)) is not None:
             token.special = True
             yield token
+
+
+def _mask_id(tokenizer: Tokenizer, special: Roles, settings: Config) -> int | None:
+    """Of the token that the files name or the class has, or else of the one that most vocabularies have."""
+    named = _named(settings.get("mask_token"))
+    wanted = (special["mask"],) if "mask" in special else MASKS if named is None else (named.content,)
+    return next((index for token in wanted if (index := tokenizer.token_to_id(token)) is not None), None)
 
 
 def _named(value: Any) -> AddedToken | None:

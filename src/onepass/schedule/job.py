@@ -8,6 +8,7 @@ import time
 from array import array
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from onepass.engines.batch import Floats, RowOutput
 from onepass.errors import Cancelled, EmptyInput
@@ -20,6 +21,8 @@ from onepass.schedule.tokenizer import PLAIN, EncodeOptions, Input, Tokenizer
 
 CHUNK_ITEMS = 32  # tokenised together: the first are computed while the next are tokenised, and others get their turn
 CHUNK_CHARACTERS = 32_768
+
+T = TypeVar("T")
 
 _numbers = itertools.count(1)
 
@@ -104,6 +107,16 @@ class Job:
             rows[encoded.input].append(Answered(encoded, outputs))
         return rows
 
+    async def off_loop(self, work: Callable[[], T]) -> T:
+        """What `work` gives, done in a tokenising thread when its turn comes."""
+        device = self.served.device
+
+        def turn() -> T:
+            with device.tokenizing():
+                return work()
+
+        return await asyncio.get_running_loop().run_in_executor(device.threads, turn)
+
     def cancel(self) -> None:
         """Drop what is still queued; whoever awaits the job gets Cancelled."""
         if self._run is not None:
@@ -116,7 +129,7 @@ class _Run:
     def __init__(self, job: Job, asks: AsksOf, options: EncodeOptions, *, keep: bool) -> None:
         """keep: the encoded rows, for whoever needs them beside the outputs."""
         self.loop = asyncio.get_running_loop()
-        self.served, self.wait, self.usage = job.served, job.wait, job.usage
+        self.job, self.served, self.wait, self.usage = job, job.served, job.wait, job.usage
         self.asks, self.options, self.keep = asks, options, keep
         self.request = next(_numbers)
         self.flow = Flow()
@@ -197,12 +210,11 @@ class _Run:
 
     async def _encode(self, chunk: list[Input]) -> list[tuple[Encoded, tuple[Ask, ...]]]:
         def encode() -> list[tuple[Encoded, tuple[Ask, ...]]]:
-            with self.served.device.tokenizing():
-                rows = self.served.tokenizer.encode(chunk, self.options, first=self.inputs, known=self.known)
-                return [(row, self.asks(row)) for row in rows]
+            rows = self.served.tokenizer.encode(chunk, self.options, first=self.inputs, known=self.known)
+            return [(row, self.asks(row)) for row in rows]
 
         started = time.monotonic()
-        encoded = await self.loop.run_in_executor(self.served.device.threads, encode)
+        encoded = await self.job.off_loop(encode)
         self.usage.tokenize += time.monotonic() - started
         return encoded
 

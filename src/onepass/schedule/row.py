@@ -10,7 +10,11 @@ from onepass.model.heads import Finish
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a row wants read from it; one `engines.batch.Read` gathers the equal asks of a micro-batch."""
+    """What a row wants read from it; one `engines.batch.Read` gathers the like asks of a micro-batch.
+
+    columns: of the finished values only these.  top: of each output row only the so many largest, best first.
+    With either, `RowOutput.ids` says which columns the values stood in.
+    """
 
     head: str
     finish: Finish | None = None
@@ -18,6 +22,8 @@ class Ask:
     spans: tuple[tuple[int, int], ...] | None = None
     vocabulary: tuple[int, ...] | None = None
     targets: tuple[int, ...] | None = None
+    columns: tuple[int, ...] | None = None
+    top: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,7 @@ class Tokenizer:
         self._vocabulary = vocabulary
         self._oversized = self._library.get_vocab_size(with_added_tokens=True) > vocabulary
         self._templates = (self._template(pair=False), self._template(pair=True))
+        self.mask_id = files.mask_id
         self.max_length = max_length
         if max_length <= max(map(self.special_tokens, (False, True))):
             raise BadCheckpoint(f"a maximum length of {max_length} tokens leaves no room beside the special tokens")
@@ -150,6 +151,23 @@ class Tokenizer:
         """Raises TokenOutOfRange."""
         self._check_range(ids, 0)
         return self._library.decode(list(ids), skip_special_tokens=skip_special)
+
+    def token(self, id: int) -> str:
+        """As the vocabulary spells it."""
+        return str(self._library.id_to_token(id))
+
+    def first_token(self, word: str) -> int | None:
+        """The id of the token that is spelt `word`, or of the first into which it falls; None for no token at all.
+
+        Raises TokenOutOfRange for one that the model has no row for, InvalidInput for text that is not Unicode.
+        """
+        check_unicode(word, 0)
+        id: int | None = self._library.token_to_id(word)
+        if id is None:
+            id = next(iter(self._pieces([word], aligned=False)[0].ids), None)
+        if id is not None:
+            self._check_range([id], 0)
+        return id
 
     def _rows(
         self,

@@ -24,4 +24,6 @@ def tasks_of(checkpoint: Checkpoint) -> list[str]:
     if "classify" in checkpoint.heads:
         tasks += ["classify"]
         tasks += ["rerank"] if len(checkpoint.heads["classify"].labels) == 1 else []
+    if "fill" in checkpoint.heads:
+        tasks += ["fill"]
     return tasks

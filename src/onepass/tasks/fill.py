@@ -1,0 +1,130 @@
+"""Words for the masks of a text, as a masked language model guesses them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from onepass.errors import EmptyInput, InvalidInput, WrongTask
+from onepass.schedule.job import Answered, Job
+from onepass.schedule.pieces import Encoded, Truncate
+from onepass.schedule.row import Ask
+from onepass.schedule.tokenizer import EncodeOptions, Tokenizer
+from onepass.tasks.heads import head_of
+
+log = logging.getLogger("onepass")
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """A token for a mask.
+
+    token: its text, spaces included.  id: its number.  score: its probability among the whole vocabulary.
+    sequence: the text with this mask filled, decoded from tokens; beside other masks with its special tokens.
+    """
+
+    token: str
+    id: int
+    score: float
+    sequence: str
+
+
+Fillings = list[list[Filling]]
+"""For each mask of a text, in order, its tokens, best first."""
+
+
+async def fill(
+    job: Job,
+    texts: Iterable[str],
+    *,
+    top_k: int = 5,
+    candidates: Sequence[str] | None = None,
+    truncate: Truncate = "right",
+) -> list[Fillings]:
+    """The `top_k` likeliest tokens for each mask of each text, as transformers' fill-mask pipeline finds them.
+
+    Masks of one text are guessed side by side: no guess knows of the others.
+    candidates: only these tokens, whose scores stay their probabilities among the whole vocabulary. A word that is no
+    token stands for the first of those it falls into, and a warning says so; one that falls into none is left out.
+    Raises WrongTask, InvalidInput for a text without a mask or with one where it is cut, EmptyInput, Overloaded,
+    EngineFailure.
+    """
+    head_of(job, "fill", "fill")
+    tokenizer = job.served.tokenizer
+    mask = tokenizer.mask_id
+    if mask is None:
+        raise WrongTask("this model cannot fill: its tokenizer names no mask token")
+    if top_k < 1:
+        raise InvalidInput(f"top_k is {top_k}; ask for at least 1")
+    columns = None if candidates is None else _ids(tokenizer, candidates)
+    name = tokenizer.token(mask)
+    expected: list[int] = []
+
+    def asks(row: Encoded) -> tuple[Ask, ...]:
+        masks = tuple(index for index, id in enumerate(row.ids) if id == mask)
+        lost = expected[row.input] - len(masks) if row.cut else 0
+        if lost > 0:
+            raise InvalidInput(
+                f"{lost} of the {expected[row.input]} masks of input {row.input} lie beyond the "
+                f"{tokenizer.max_length} tokens that the model takes; shorten the text around them"
+            )
+        if not masks:
+            raise InvalidInput(f"input {row.input} holds no {name}; put one where a token is missing")
+        return (Ask("fill", finish="softmax", positions=masks, columns=columns, top=top_k),)
+
+    found = await job.rows(_checked(texts, name, expected), asks, options=EncodeOptions(truncate=truncate))
+    pad = job.served.checkpoint.tokenizer.pad_id
+    return await job.off_loop(lambda: [_fillings(tokenizer, answered, pad) for (answered,) in found])
+
+
+def _ids(tokenizer: Tokenizer, candidates: Sequence[str]) -> tuple[int, ...]:
+    """Distinct ids, in order of first appearance."""
+    if isinstance(candidates, str):
+        raise InvalidInput("candidates is one string; send a list of strings")
+    ids: dict[int, None] = {}
+    for index, word in enumerate(candidates):
+        if not isinstance(word, str):
+            raise InvalidInput(f"candidate {index} is a {type(word).__name__}; send a string")
+        id = tokenizer.first_token(word)
+        if id is None:
+            log.warning("candidate %r gives no token; it is left out", word)
+            continue
+        if (spelt := tokenizer.token(id)) != word:
+            log.warning("candidate %r is no token; %r stands for it", word, spelt)
+        ids[id] = None
+    if not ids:
+        raise EmptyInput("none of the candidates is a token; send at least one")
+    return tuple(ids)
+
+
+def _checked(texts: Iterable[str], mask: str, expected: list[int]) -> Iterable[str]:
+    """The texts as they come, a list as a list; notes how many masks each holds."""
+
+    def checked(index: int, text: object) -> str:
+        if not isinstance(text, str):
+            raise InvalidInput(f"input {index} is a {type(text).__name__}; send a string")
+        if not text:
+            raise EmptyInput(f"input {index} is empty; send some text")
+        expected.append(text.count(mask))
+        return text
+
+    every = (checked(index, text) for index, text in enumerate(texts))
+    return list(every) if isinstance(texts, list) else every
+
+
+def _fillings(tokenizer: Tokenizer, answered: Answered, pad: int) -> Fillings:
+    (ask,) = answered.outputs
+    masks = [index for index, id in enumerate(answered.row.ids) if id == tokenizer.mask_id]
+    assert ask.ids is not None
+
+    def filling(position: int, id: int, score: float) -> Filling:
+        ids = answered.row.ids.tolist()
+        ids[position] = id
+        sequence = tokenizer.decode([id for id in ids if id != pad], skip_special=len(masks) == 1)
+        return Filling(tokenizer.decode([id], skip_special=False), id, score, sequence)
+
+    return [
+        [filling(position, id, score) for id, score in zip(ids, scores, strict=True)]
+        for position, ids, scores in zip(masks, ask.ids.tolist(), ask.values.tolist(), strict=True)
+    ]
