@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import pytest
 from tiny import TEXT
 
 from onepass import Encoder
+from onepass.engines.batch import Output
 from onepass.errors import InvalidInput
 from onepass.schedule.job import Answered
+from onepass.schedule.pack import pack, unpack
 from onepass.schedule.pieces import Encoded
-from onepass.schedule.row import Ask
+from onepass.schedule.row import Ask, Row
 from onepass.schedule.tokenizer import EncodeOptions
 
 LONG = " ".join(TEXT)
@@ -62,6 +65,33 @@ def test_each_row_is_asked_for_what_it_holds(tiny: Encoder) -> None:
 
     found = asyncio.run(tiny.job().rows(["fox", LONG], twice_if_short))
     assert [len(piece.outputs) for (piece,) in found] == [2, 1]
+
+
+def test_rows_that_ask_for_other_positions_share_a_read() -> None:
+    """And one that asks twice gets both; columns and the largest of them are picked from what came."""
+    asked = [
+        (Ask("states", positions=(1, 0)), Ask("states", positions=(1,), columns=(2, 0, 1), top=2)),
+        (Ask("states", positions=(2,)), Ask("embed")),
+        (Ask("states", positions=(0,), columns=(3, 1)), Ask("states", positions=(0,), top=9)),
+    ]
+    ids = [array("i", range(3)) for _ in asked]
+    rows = [Row("model", 0, index, ids[index], ids[index], asks) for index, asks in enumerate(asked)]
+    _, (states, embed) = pack(rows)
+    assert states.positions is not None
+    assert states.offsets is not None
+    assert states.rows.tolist() == [0, 0, 1, 2, 2]
+    assert states.positions.tolist() == [1, 0, 1, 2, 0, 0]
+    assert states.offsets.tolist() == [0, 2, 3, 4, 5, 6]
+    assert embed.positions is None
+    values = np.array(
+        [[100 * place + column * (-1) ** column for column in range(4)] for place in range(6)], np.float32
+    )
+    first, second, third = unpack(rows, [Output(values, states.offsets), Output(values, np.arange(2, dtype=np.int32))])
+    np.testing.assert_array_equal(first[0].values, values[:2])
+    assert (first[1].values.tolist(), first[1].ids.tolist()) == ([[202, 200]], [[2, 0]])  # type: ignore[union-attr]
+    np.testing.assert_array_equal(second[1].values, values[:1])
+    assert (third[0].values.tolist(), third[0].ids.tolist()) == ([[397, 399]], [[3, 1]])  # type: ignore[union-attr]
+    assert third[1].ids.tolist() == [[2, 0, 1, 3]]  # type: ignore[union-attr]
 
 
 def test_a_row_that_is_refused_fails_the_request_and_leaves_nothing_behind(tiny: Encoder) -> None:

@@ -35,8 +35,8 @@ class TokenizerFiles:
     """What is needed to encode text as the model was trained.
 
     library: without padding and truncation, special and added tokens complete; never changed from here on.
-    types: whether the trunk is given token type ids.  pad_id: of the pad token.  mask_id: of the token that stands for a
-    hidden one, None where there is none.
+    types: whether the trunk is given token type ids.  pad_id: of the pad token.
+    mask_id: of the token that stands for a hidden one, None where there is none.
     """
 
     library: Tokenizer

@@ -27,7 +27,7 @@ class Family:
     tensors: our name -> where it comes from, or a function of the config that says so; `{}` stands for the layer's
     weight group, a last `*` for weight and bias, a last `?` for weight and, if the file has one, bias.
     heads: by the name that tasks know them by: classify (a row's labels), tag (a token's), answer (where an answer
-    starts and ends), fill (a masked token), next (the token after the last one); a str says why one is not served,
+    starts and ends), fill (a masked token), next (what follows a token); a str says why one is not served,
     under "embed" why a sentence-transformers model is not.
     unread: parts of names of tensors that files carry although nothing reads them.
     pad_id: where config.json says none.  types: whether its tokenizer gives token type ids.
@@ -170,7 +170,7 @@ def own_matrix(head: str, matrix: Source) -> tuple[str, dict[str, Source]]:
 
 
 def predictor(matrix: str, word: str, *, tied: bool) -> HeadReader:
-    """ForCausalLM: scores for the token after the last one, of every token or of the read's `vocabulary`.
+    """ForCausalLM: after each token, scores for the one that follows, of every token or of the read's `vocabulary`.
 
     matrix, word: names in the file of the vocabulary's matrix and of the word table.  tied: whether they are one where
     config.json does not say.
@@ -178,7 +178,7 @@ def predictor(matrix: str, word: str, *, tied: bool) -> HeadReader:
 
     def read(config: Config) -> Head:
         step, tensors = bare_vocabulary(config, "next", matrix, word, tied=tied)
-        return HeadSpec("next", Pool(("last",)), per_row=(step,)), tensors
+        return HeadSpec("next", Pool(("tokens",)), per_token=(step,)), tensors
 
     return read
 
