@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from running import ENGINES
 from tiny import KINDS, TEXT, Family, tiny_checkpoint
 from transformers import pipeline
 
@@ -26,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def encoder(folder: Path) -> Iterator[Encoder]:
-    with Encoder(folder, engine="reference") as encoder:
+    with Encoder(folder, dtype="float32") as encoder:
         yield encoder
 
 
@@ -42,16 +43,19 @@ def as_pipeline(fillings: Sequence[Filling]) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("family", ["bert", "roberta", "xlm-roberta", "distilbert", "electra", "albert"])
-def test_the_fillings_of_the_pipeline(tmp_path: Path, family: Family) -> None:
+def test_the_fillings_of_the_pipeline(tmp_path: Path, family: Family, engine: str) -> None:
     folder = tiny_checkpoint(tmp_path, family, "fill")
     mask = "[MASK]" if KINDS[family].vocabulary == "wordpiece" else "<mask>"
     one, *several = (text.format(mask=mask) for text in [ONE, *SEVERAL])
     theirs = pipeline("fill-mask", str(folder), device="cpu")
-    with Encoder(folder, engine="reference") as encoder:
-        assert as_pipeline(encoder.fill(one, top_k=7)[0]) == theirs(one, top_k=7)
+    with Encoder(folder, engine=engine, dtype="float32") as encoder:
+        want: Any = theirs(one, top_k=7)
+        assert as_pipeline(encoder.fill(one, top_k=7)[0]) == want
         for text, ours in zip(several, encoder.fill(several), strict=True):
-            assert [as_pipeline(fillings) for fillings in ours] == theirs(text)
+            want = theirs(text)
+            assert [as_pipeline(fillings) for fillings in ours] == want
         assert len(encoder.fill(one, top_k=10**9)[0]) == encoder.checkpoint.spec.embed.vocab
 
 
@@ -60,7 +64,8 @@ def test_candidates_are_the_targets_of_the_pipeline(encoder: Encoder, folder: Pa
     theirs = pipeline("fill-mask", str(folder), device="cpu")
     text = ONE.format(mask="[MASK]")
     (ours,) = encoder.fill(text, candidates=candidates)
-    assert as_pipeline(ours) == theirs(text, targets=candidates)
+    want: Any = theirs(text, targets=candidates)
+    assert as_pipeline(ours) == want
     assert len(ours) == 3
 
 

@@ -83,9 +83,7 @@ def test_rows_that_ask_for_other_positions_share_a_read() -> None:
     assert states.positions.tolist() == [1, 0, 1, 2, 0, 0]
     assert states.offsets.tolist() == [0, 2, 3, 4, 5, 6]
     assert embed.positions is None
-    values = np.array(
-        [[100 * place + column * (-1) ** column for column in range(4)] for place in range(6)], np.float32
-    )
+    values = 100 * np.arange(6, dtype=np.float32)[:, None] + np.array([0, -1, 2, -3], np.float32)
     first, second, third = unpack(rows, [Output(values, states.offsets), Output(values, np.arange(2, dtype=np.int32))])
     np.testing.assert_array_equal(first[0].values, values[:2])
     assert (first[1].values.tolist(), first[1].ids.tolist()) == ([[202, 200]], [[2, 0]])  # type: ignore[union-attr]
