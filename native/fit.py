@@ -69,6 +69,22 @@ def fit_normal_tail(degree: int, end: float) -> None:
     sys.stdout.write(f", keeps falling beyond {end}: {falls}\n")
 
 
+def fit_coarse_power() -> None:
+    """2^r for |r| <= 1/2, relative error."""
+    p = minimax(lambda r: np.exp2(r), lambda r: np.exp2(-r), -0.5, 0.5, 3)
+    r = np.linspace(-0.5, 0.5, 200_001, dtype=np.float32)
+    show("coarse power of two", p, float(np.max(np.abs(horner(p, r) / np.exp2(r.astype(np.float64)) - 1))))
+
+
+def fit_coarse_tail(end: float) -> None:
+    """log2 Q(y) for 0 <= y <= end; what counts is the absolute error of y Q(y), from 0.3 down the relative one."""
+    tail = np.vectorize(lambda y: math.erfc(y / math.sqrt(2)) / 2)
+    p = minimax(lambda y: np.log2(tail(y)), lambda y: np.maximum(y, 0.3) * tail(y) + 1e-6, 0.0, end, 4)
+    y = np.linspace(0, end, 200_001, dtype=np.float32)
+    error = y * (np.exp2(horner(p, y)) - tail(y.astype(np.float64)))
+    show("coarse normal tail", p, float(np.max(np.abs(error))))
+
+
 def fit_tanh() -> None:
     """tanh x = x + x^3 p(x^2) for |x| <= 0.625, relative error."""
 
@@ -86,3 +102,5 @@ if __name__ == "__main__":
     fit_exp()
     fit_normal_tail(8, 5.5)
     fit_tanh()
+    fit_coarse_power()
+    fit_coarse_tail(5.0)
