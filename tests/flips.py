@@ -15,7 +15,7 @@ from onepass.engines.batch import Engine
 from onepass.errors import OnepassError
 from onepass.model.checkpoint import Checkpoint
 from onepass.model.heads import Activation
-from onepass.model.spec import BottleneckSpec, ConvSpec, NormSpec, PositionSpec, RopeSpec, T5Buckets
+from onepass.model.spec import ActivationKind, BottleneckSpec, ConvSpec, NormSpec, PositionSpec, RopeSpec, T5Buckets
 from onepass.model.weights import check
 
 NORM = NormSpec("layer", 1e-5)
@@ -88,6 +88,40 @@ def _sample(hint: Any) -> Any:
     if options and options[1:] == (...,):
         return (_sample(options[0]),)
     return next(SAMPLES[option] for option in options if option in SAMPLES)
+
+
+def kinds(hint: Any) -> set[str]:
+    """Every field that a value of this type can set, and each word that it can have but for activations."""
+    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType, tuple) else (hint,)
+    found: set[str] = set()
+    for option in options:
+        if get_origin(option) in (Union, types.UnionType, tuple):
+            found |= kinds(option)
+        if not dataclasses.is_dataclass(option):
+            continue
+        hints = get_type_hints(option)
+        for part in dataclasses.fields(option):
+            name = f"{option.__name__}.{part.name}"  # type: ignore[union-attr]
+            words = [word for word in (hints[part.name], *get_args(hints[part.name])) if get_origin(word) is Literal]
+            listed = bool(words) and words[0] != ActivationKind
+            found |= {f"{name}={word}" for word in get_args(words[0])} if listed else {name}
+            found |= kinds(hints[part.name])
+    return found
+
+
+def used(value: Any) -> set[str]:
+    """Those of `kinds` that this value sets: fields that differ from their default, and words."""
+    if isinstance(value, tuple):
+        return set().union(*map(used, value))
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return set()
+    found: set[str] = set()
+    for part in dataclasses.fields(value):
+        name, inner = f"{type(value).__name__}.{part.name}", getattr(value, part.name)
+        found |= {f"{name}={inner}"} | used(inner)
+        if inner != part.default:
+            found.add(name)
+    return found
 
 
 Flip = tuple[str, dict[str, Any]]

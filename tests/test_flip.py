@@ -16,14 +16,16 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from flips import Flip, Trial, flips
+from flips import Flip, Trial, flips, kinds, used
+from random_models import draw
 from running import ENGINES, STATES, error, run, start
+from test_parity_variants import TRUNKS
 from tiny import KINDS, USABLE, Family, redraw, tiny_checkpoint
 
 from onepass.engines.batch import Engine, Floats
 from onepass.errors import UnsupportedOption
 from onepass.model.checkpoint import Checkpoint, load_checkpoint
-from onepass.model.spec import EncoderSpec, NormSpec
+from onepass.model.spec import Alibi, EncoderSpec, FeedForwardSpec, NormSpec, RopeSpec
 
 LIMIT = 2e-5
 LENGTHS = (3, 40)
@@ -33,11 +35,15 @@ engines = pytest.mark.parametrize("engine", ENGINES)
 
 @dataclass(frozen=True)
 class Case:
-    """A tiny checkpoint of `family` with `config`; of its spec the fields below `path` are flipped."""
+    """A tiny checkpoint of `family` with `config`; of its spec the fields below `path` are flipped.
+
+    changed: its spec becomes another one, with random weights; for what transformers has no model.
+    """
 
     family: Family
     config: Mapping[str, Any] = field(default_factory=dict)
     path: str = ""
+    changed: Callable[[EncoderSpec], EncoderSpec] | None = None
 
 
 def rotary(max_position_embeddings: int = USABLE, **parameters: Any) -> Case:
@@ -46,11 +52,32 @@ def rotary(max_position_embeddings: int = USABLE, **parameters: Any) -> Case:
     return Case("llama", {**config, "rope_parameters": {"rope_theta": 10_000.0, **parameters}}, "ropes")
 
 
+def with_layers(**changes: Any) -> Callable[[EncoderSpec], EncoderSpec]:
+    return lambda spec: replace(spec, layers=tuple(replace(layer, **changes) for layer in spec.layers))
+
+
+def with_attention(**changes: Any) -> Callable[[EncoderSpec], EncoderSpec]:
+    def changed(spec: EncoderSpec) -> EncoderSpec:
+        return with_layers(attention=replace(spec.layers[0].attention, **changes))(spec)
+
+    return changed
+
+
+NTK = RopeSpec(8, 160_000.0, "ntk", 1.0, (("factor", 8.0),))
+MIXED = replace(NTK, options=(("factor", 8.0), ("mixed_b", 0.4)))
 BEFORE: dict[str, Any] = {"factor": 4.0, "original_max_position_embeddings": 16}
 
 
 CASES: dict[str, Case] = {
     **{family: Case(family) for family in KINDS},
+    **{name: Case(*TRUNKS[name]) for name in ("v2 conv in groups", "v2 narrow words")},
+    **{name: Case(*TRUNKS[name]) for name in TRUNKS if name.startswith(("all attention", "attention outside"))},
+    "experts": Case("nomic_bert", changed=with_layers(feed_forward=FeedForwardSpec("experts", 32, "gelu", 1, 5, 2))),
+    "tasks": Case("bert", changed=lambda spec: replace(spec, embed=replace(spec.embed, tasks=3))),
+    "rows normed": Case("bert", changed=with_attention(qk_norm="flat")),
+    "linear biases": Case("bert", changed=lambda spec: replace(spec, relative=Alibi())),
+    "rotary, ntk": Case("gte", {}, "ropes", lambda spec: replace(spec, ropes=(NTK,))),
+    "rotary, ntk mixed": Case("gte", {}, "ropes", lambda spec: replace(spec, ropes=(MIXED,))),
     "rotary, linear": rotary(rope_type="linear", factor=4.0),
     "rotary, llama3": rotary(rope_type="llama3", low_freq_factor=1.0, high_freq_factor=4.0, **BEFORE),
     "rotary, yarn": rotary(rope_type="yarn", beta_fast=1.0, beta_slow=0.2, truncate=False, **BEFORE),
@@ -81,7 +108,11 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Checkpoi
         if name not in ready:
             case = CASES[name]
             folder = tiny_checkpoint(tmp_path_factory.mktemp("case"), case.family, "trunk", **case.config)
-            ready[name] = replace(load_checkpoint(folder), heads={})
+            checkpoint = replace(load_checkpoint(folder), heads={})
+            if case.changed is not None:
+                spec = case.changed(checkpoint.spec)
+                checkpoint = replace(checkpoint, spec=spec, weights=draw(spec))
+            ready[name] = checkpoint
         return ready[name]
 
     return load
@@ -89,18 +120,18 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Checkpoi
 
 def trial(checkpoint: Checkpoint, engine: str) -> Trial:
     """Numbers must stay as they are. Skips where the engine does not run the unchanged spec."""
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     spec = checkpoint.spec
-    rows = [[int(token) for token in draw.integers(5, spec.embed.vocab, length)] for length in LENGTHS]
+    rows = [[int(token) for token in rng.integers(5, spec.embed.vocab, length)] for length in LENGTHS]
     rows[1][8] = checkpoint.tokenizer.pad_id  # what after_pad looks at
-    kinds = [[int(kind) for kind in draw.integers(0, max(spec.embed.types, 1), len(row))] for row in rows]
+    types = [[int(kind) for kind in rng.integers(0, max(spec.embed.types, 1), len(row))] for row in rows]
     try:
-        expected = run(start(engine, checkpoint), STATES.name, rows, kinds)
+        expected = run(start(engine, checkpoint), STATES.name, rows, types)
     except UnsupportedOption as refusal:
         pytest.skip(str(refusal))
 
     def wrong(changed: Checkpoint, engine: Engine) -> bool:
-        ours = run(engine, STATES.name, rows, kinds)
+        ours = run(engine, STATES.name, rows, types)
         return any(a.shape != b.shape or not error(a, b) < 2 * LIMIT for a, b in zip(ours, expected, strict=True))
 
     return Trial(checkpoint, wrong, engine)
@@ -127,6 +158,7 @@ def spec_flips(spec: EncoderSpec, path: str) -> Iterator[Flip]:
             yield name, {"spec": changed}
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # a flip may well overflow
 @engines
 @pytest.mark.parametrize("name", CASES)
 def test_every_field_of_the_spec_counts(loaded: Callable[[str], Checkpoint], name: str, engine: str) -> None:
@@ -150,6 +182,17 @@ def test_every_eps_counts(loaded: Callable[[str], Checkpoint], name: str, engine
         small = trial(replace(checkpoint, weights=at_size(checkpoint.spec, checkpoint.weights, size)), engine)
         due = iter([flip for flip in found if _norm_of(flip[0], checkpoint.spec).eps ** 0.5 == size])
         assert small.unnoticed(due) == []
+
+
+UNUSED = {
+    "AttentionSpec.conv_kernel": "no engine runs it",
+}
+"""Fields and kinds that no family here has."""
+
+
+def test_every_field_and_kind_is_that_of_some_case(loaded: Callable[[str], Checkpoint]) -> None:
+    found = set().union(*(used(loaded(name).spec) for name in CASES))
+    assert kinds(EncoderSpec) - found == UNUSED.keys()
 
 
 def _norm_of(path: str, spec: EncoderSpec) -> NormSpec:
