@@ -34,6 +34,7 @@ from onepass.tasks.fill import Fillings, fill
 from onepass.tasks.heads import tasks_of
 from onepass.tasks.rerank import Ranking, rerank
 from onepass.tasks.similarity import similarity
+from onepass.tasks.tag import Aggregation, Entity, tag
 
 log = logging.getLogger("onepass")
 
@@ -226,6 +227,63 @@ class Encoder:
         self._report(job)
         return filled[0] if isinstance(texts, str) else filled
 
+    @overload
+    def tag(  # type: ignore[overload-overlap]
+        self,
+        texts: str,
+        *,
+        aggregation: Aggregation = "simple",
+        ignore_labels: Sequence[str] = ("O",),
+        window: int | None = None,
+        overlap: int | None = None,
+    ) -> list[Entity]: ...
+
+    @overload
+    def tag(
+        self,
+        texts: Iterable[str],
+        *,
+        aggregation: Aggregation = "simple",
+        ignore_labels: Sequence[str] = ("O",),
+        window: int | None = None,
+        overlap: int | None = None,
+    ) -> list[list[Entity]]: ...
+
+    def tag(
+        self,
+        texts: str | Iterable[str],
+        *,
+        aggregation: Aggregation = "simple",
+        ignore_labels: Sequence[str] = ("O",),
+        window: int | None = None,
+        overlap: int | None = None,
+    ) -> list[Entity] | list[list[Entity]]:
+        """A str gives its entities in order, many texts a list of those; see `tasks.tag.tag`."""
+        return self._wait(
+            self.atag(texts, aggregation=aggregation, ignore_labels=ignore_labels, window=window, overlap=overlap)
+        )
+
+    async def atag(
+        self,
+        texts: str | Iterable[str],
+        *,
+        aggregation: Aggregation = "simple",
+        ignore_labels: Sequence[str] = ("O",),
+        window: int | None = None,
+        overlap: int | None = None,
+    ) -> list[Entity] | list[list[Entity]]:
+        job = self.job()
+        found = await tag(
+            job,
+            [texts] if isinstance(texts, str) else texts,
+            aggregation=aggregation,
+            ignore_labels=ignore_labels,
+            window=window,
+            overlap=overlap,
+        )
+        self._report(job)
+        return found[0] if isinstance(texts, str) else found
+
     # What the server and the shell need beside the tasks.
 
     def job(self, *, wait: bool = True) -> Job:
@@ -283,6 +341,8 @@ class Encoder:
                 len(job.usage.lengths),
                 self.checkpoint.max_length,
             )
+        if job.usage.windows:
+            log.info("long inputs were read in windows, %d rows in all", len(job.usage.lengths))
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run it on the process's own event loop thread, so that it also works where a loop is running."""

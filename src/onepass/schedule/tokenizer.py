@@ -61,7 +61,10 @@ BARE = (Part(type=0, slot=0),)
 
 
 class Tokenizer:
-    """Stateless after construction, so any number of threads may encode at once."""
+    """Stateless after construction, so any number of threads may encode at once.
+
+    marks_subwords: whether tokens inside a word are spelled so ("##ing").  unknown: id of the unknown token, if any.
+    """
 
     def __init__(self, files: TokenizerFiles, *, vocabulary: int, max_length: int) -> None:
         """vocabulary: rows of the model's word table; max_length: tokens of one row, special tokens included."""
@@ -71,6 +74,8 @@ class Tokenizer:
         self._oversized = self._library.get_vocab_size(with_added_tokens=True) > vocabulary
         self._templates = (self._template(pair=False), self._template(pair=True))
         self.mask_id = files.mask_id
+        self.marks_subwords = bool(getattr(self._library.model, "continuing_subword_prefix", None))
+        self.unknown = self._unknown()
         self.max_length = max_length
         if max_length <= max(map(self.special_tokens, (False, True))):
             raise BadCheckpoint(f"a maximum length of {max_length} tokens leaves no room beside the special tokens")
@@ -146,6 +151,12 @@ class Tokenizer:
                 encoding.ids, encoding.tokens, encoding.special_tokens_mask, encoding.offsets, strict=True
             )
         ]
+
+    def spelling(self, id: int) -> str:
+        """A token as the vocabulary writes it: "##ing", "\u0120the"."""
+        token: str | None = self._library.id_to_token(id)
+        assert token is not None, f"token id {id} was not made by this tokenizer"
+        return token
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Raises TokenOutOfRange."""
@@ -286,6 +297,12 @@ class Tokenizer:
             return 0
         leading = next((i for i, part in enumerate(self._templates[0]) if part.slot >= 0), 0)
         return leading + len(self._pieces([prompt], aligned=False)[0])
+
+    def _unknown(self) -> int | None:
+        """Id of the token that stands for what the vocabulary lacks. A unigram model does not tell its name."""
+        names = (getattr(self._library.model, "unk_token", None), "<unk>", "[UNK]")
+        ids = (self._library.token_to_id(name) for name in names if name is not None)
+        return next((id for id in ids if id is not None), None)
 
     def _template(self, *, pair: bool) -> tuple[Part, ...]:
         """Where special tokens go and which type each place has, read off one encoded text or pair."""

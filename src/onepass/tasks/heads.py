@@ -24,6 +24,5 @@ def tasks_of(checkpoint: Checkpoint) -> list[str]:
     if "classify" in checkpoint.heads:
         tasks += ["classify"]
         tasks += ["rerank"] if len(checkpoint.heads["classify"].labels) == 1 else []
-    if "fill" in checkpoint.heads:
-        tasks += ["fill"]
+    tasks += [task for task in ("fill", "tag") if task in checkpoint.heads]
     return tasks

@@ -1,0 +1,203 @@
+"""Labels for the tokens of a text, or for the words and entities that they make up.
+
+Tokens are joined as the token-classification pipeline of transformers 5.23 joins them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from onepass.engines.batch import Floats
+from onepass.errors import EmptyInput, InvalidInput
+from onepass.schedule.job import Answered, Job
+from onepass.schedule.pieces import Alignment
+from onepass.schedule.row import Ask
+from onepass.schedule.tokenizer import Tokenizer
+from onepass.tasks.heads import head_of
+from onepass.tasks.windows import windows
+
+Aggregation = Literal["none", "simple", "first", "average", "max"]
+AGGREGATIONS: tuple[Aggregation, ...] = ("none", "simple", "first", "average", "max")
+
+ONE_LABEL: dict[Aggregation, Callable[[Floats], Floats]] = {
+    "first": lambda scores: scores[0],
+    "average": lambda scores: scores.mean(axis=0),
+    "max": lambda scores: scores[scores.max(axis=1).argmax()],
+}
+"""From the scores of a word's tokens [tokens, labels] to those of the word [labels]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """A labelled stretch of a text.
+
+    label: without B- or I- in front, unless tokens stay single.  score: a probability.  text: as it stands there,
+    from character `start` to before `stop`.  words: number of its first word and of the one after its last, as the
+    tokenizer splits words.
+    """
+
+    label: str
+    score: float
+    text: str
+    start: int
+    stop: int
+    words: tuple[int, int]
+
+
+async def tag(
+    job: Job,
+    texts: Iterable[str],
+    *,
+    aggregation: Aggregation = "simple",
+    ignore_labels: Sequence[str] = ("O",),
+    window: int | None = None,
+    overlap: int | None = None,
+) -> list[list[Entity]]:
+    """For each text its entities in order.
+
+    aggregation: "none" labels each token; "simple" joins neighbours of one kind where no B- begins anew; "first",
+    "average" and "max" do so with words instead of tokens, whose label is that of the first token, of the mean of the
+    scores, or of the surest token. The score of joined tokens or words is the mean of theirs.
+    ignore_labels: not in the answer; a joined entity's label is compared without its B- or I-.
+    window, overlap: tokens of a row, and how many of them it shares with the row before (see `tasks.windows`). Where
+    entities of two windows overlap the longer one stays, of equally long ones the surer; a single token is taken from
+    the window where it lies furthest inside.
+    Raises WrongTask, InvalidInput and its kinds, Overloaded, EngineFailure.
+    """
+    labels = head_of(job, "tag", "tag").labels
+    if aggregation not in AGGREGATIONS:
+        raise InvalidInput(f"aggregation {aggregation!r} is unknown; choose {', '.join(AGGREGATIONS)}")
+    if isinstance(ignore_labels, str):
+        raise InvalidInput(f"ignore_labels is the string {ignore_labels!r}; send a list of labels")
+    seen: list[str] = []
+    rows = await job.rows(_checked_all(texts, seen), lambda _: (Ask("tag"),), options=windows(job, window, overlap))
+    tagger = _Tagger(job.served.tokenizer, labels, aggregation, frozenset(ignore_labels))
+    threads = job.served.device.threads
+    return await asyncio.get_running_loop().run_in_executor(threads, lambda: list(map(tagger.entities, seen, rows)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Tagger:
+    tokenizer: Tokenizer
+    labels: tuple[str, ...]
+    aggregation: Aggregation
+    ignored: frozenset[str]
+
+    def entities(self, text: str, pieces: Sequence[Answered]) -> list[Entity]:
+        """Of a text that was read in one row or several windows."""
+        parts = [list(self._parts(text, piece)) for piece in pieces]
+        if self.aggregation == "none":
+            return self._wanted(_furthest_inside([piece.row.first for piece in pieces], parts))
+        found = [entity for part in parts for entity in self._wanted(_joined(text, part))]
+        return found if len(pieces) == 1 else _longest(found)
+
+    def _wanted(self, entities: Iterable[Entity]) -> list[Entity]:
+        return [entity for entity in entities if entity.label not in self.ignored]
+
+    def _parts(self, text: str, piece: Answered) -> Iterator[Entity]:
+        """The tokens of a row with their labels, or its words where they get one label each."""
+        alignment, scores = piece.row.alignment, piece.outputs[0].values
+        assert alignment is not None
+        tokens = [place for place, number in enumerate(alignment.texts) if number == 0]
+        if self.aggregation != "none" and tokens and not any(alignment.stops):
+            raise InvalidInput(
+                f"the tokenizer of this model does not say where tokens stand in a text, which the aggregation "
+                f"{self.aggregation!r} needs; ask for none"
+            )
+        one_label = ONE_LABEL.get(self.aggregation)
+        groups = [[place] for place in tokens] if one_label is None else self._words(text, piece, alignment, tokens)
+        for group in groups:
+            chances = scores[group[0]] if one_label is None else one_label(scores[group])
+            best = int(chances.argmax())
+            start, stop = alignment.starts[group[0]], alignment.stops[group[-1]]
+            words = alignment.words[group[0]], alignment.words[group[-1]] + 1
+            yield Entity(self.labels[best], float(chances[best]), text[start:stop], start, stop, words)
+
+    def _words(self, text: str, piece: Answered, alignment: Alignment, tokens: Iterable[int]) -> list[list[int]]:
+        words: list[list[int]] = []
+        for place in tokens:
+            id, start, stop = piece.row.ids[place], alignment.starts[place], alignment.stops[place]
+            if words and self._continues(text, id, start, stop):
+                words[-1].append(place)
+            else:
+                words.append([place])
+        return words
+
+    def _continues(self, text: str, id: int, start: int, stop: int) -> bool:
+        """Whether a token goes on with a word.
+
+        Vocabularies that mark such tokens ("##ing") spell them longer than the text. Elsewhere a word begins after a
+        space, whatever the tokenizer calls a word. An unknown token is a word.
+        """
+        if id == self.tokenizer.unknown:
+            return False
+        if self.tokenizer.marks_subwords:
+            return len(self.tokenizer.spelling(id)) != stop - start
+        return start > 0 and " " not in text[start - 1 : start + 1]
+
+
+def _joined(text: str, parts: Iterable[Entity]) -> Iterator[Entity]:
+    """Neighbours of one kind as one entity, a new one where a label begins with B-."""
+    groups: list[list[Entity]] = []
+    for part in parts:
+        if groups and not part.label.startswith("B-") and _kind(part.label) == _kind(groups[-1][-1].label):
+            groups[-1].append(part)
+        else:
+            groups.append([part])
+    for group in groups:
+        first, last = group[0], group[-1]
+        label = first.label.split("-", 1)[-1]
+        score = sum(part.score for part in group) / len(group)
+        words = first.words[0], last.words[1]
+        yield Entity(label, score, text[first.start : last.stop], first.start, last.stop, words)
+
+
+def _kind(label: str) -> str:
+    return label[2:] if label.startswith(("B-", "I-")) else label
+
+
+def _longest(entities: Iterable[Entity]) -> list[Entity]:
+    """Of entities that overlap the longest, of equally long ones the surest."""
+    kept: list[Entity] = []
+    for entity in sorted(entities, key=lambda entity: entity.start):
+        if not kept or not kept[-1].start <= entity.start < kept[-1].stop:
+            kept.append(entity)
+        elif _strength(entity) > _strength(kept[-1]):
+            kept[-1] = entity
+    return kept
+
+
+def _strength(entity: Entity) -> tuple[int, float]:
+    return entity.stop - entity.start, entity.score
+
+
+def _furthest_inside(firsts: Sequence[int], windows: Sequence[Sequence[Entity]]) -> Iterator[Entity]:
+    """Each token of a text once, from the window that shows most on either side of it.
+
+    firsts: number of each window's first token in the text.
+    """
+    best: dict[int, tuple[int, Entity]] = {}
+    for first, tokens in zip(firsts, windows, strict=True):
+        for place, token in enumerate(tokens):
+            depth = min(place, len(tokens) - 1 - place)
+            if first + place not in best or depth > best[first + place][0]:
+                best[first + place] = depth, token
+    return (token for _, token in best.values())
+
+
+def _checked_all(texts: Iterable[str], seen: list[str]) -> Iterable[str]:
+    """The texts as they come, each put into `seen`, too; a list stays one."""
+
+    def checked() -> Iterator[str]:
+        for index, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise InvalidInput(f"input {index} is a {type(text).__name__}; send a string")
+            if not text:
+                raise EmptyInput(f"input {index} is empty; send some text")
+            seen.append(text)
+            yield text
+
+    return list(checked()) if isinstance(texts, list) else checked()
