@@ -181,7 +181,7 @@ def test_info_says_what_was_chosen_and_why(tiny_embedder: Path) -> None:
     assert len(facts["spec"]["layers"]) == 2
     shown = onepass("info", tiny_embedder, ONEPASS_ENGINE="reference").stdout.decode()
     assert "reference  (asked)" in shown
-    assert "layers 0-1" in shown
+    assert "2 of width 32, norm after: layer norm of eps 1e-12" in shown
 
 
 def test_pull_of_a_folder_is_that_folder(tiny_embedder: Path) -> None:

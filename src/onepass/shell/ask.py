@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -16,6 +15,7 @@ import orjson
 from numpy.typing import NDArray
 
 from onepass.encoder import Encoder
+from onepass.model.words import in_words
 from onepass.schedule.job import Job
 from onepass.settings import ModelSettings
 from onepass.shell import outputs
@@ -89,36 +89,29 @@ def rerank(model: str, settings: ModelSettings, query: str, documents: Sequence[
 
 def info(model: str, settings: ModelSettings, as_json: bool) -> None:
     with Encoder(model, **dataclasses.asdict(settings)) as encoder:
-        facts = encoder.info()
+        facts, spec = encoder.info(), encoder.checkpoint.spec
     if as_json:
         click.echo(orjson.dumps(facts, option=orjson.OPT_SERIALIZE_NUMPY))
         return
-    for line in described(facts):
+    for line in described({**facts, "spec": in_words(spec)}):
         click.echo(line)
 
 
 def described(facts: Mapping[str, Any], depth: int = 0) -> Iterator[str]:
     """One fact a line, nested ones indented below their name."""
     indent = "  " * depth
-    flat = [name for name, value in facts.items() if not nested(value)]
-    width = max(map(len, flat), default=0)
+    width = max((len(name) for name, value in facts.items() if not nested(value)), default=0)
     for name, value in facts.items():
-        if not nested(value):
-            yield f"{indent}{name:<{width}}  {plain(value)}"
-        elif isinstance(value, Mapping):
+        if nested(value):
             yield f"{indent}{name}"
             yield from described(value, depth + 1)
         else:
-            for span, item in alike(value):
-                yield f"{indent}{name} {span}"
-                yield from described(item, depth + 1)
+            yield f"{indent}{name:<{width}}  {plain(value)}"
 
 
 def nested(value: Any) -> bool:
-    """A mapping that is no choice with its reason, or a sequence of mappings."""
-    if isinstance(value, Mapping):
-        return bool(value) and value.keys() != {"value", "reason"}
-    return isinstance(value, list | tuple) and bool(value) and isinstance(value[0], Mapping)
+    """A mapping that is no choice with its reason."""
+    return isinstance(value, Mapping) and bool(value) and value.keys() != {"value", "reason"}
 
 
 def plain(value: Any) -> str:
@@ -127,14 +120,6 @@ def plain(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "none"
     return "none" if value is None or value == {} else str(value)
-
-
-def alike(items: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Neighbours that differ in nothing but the weights they read, as one: "0-5" and the first of them."""
-    without = [{name: value for name, value in item.items() if name != "weights"} for item in items]
-    for item, group in itertools.groupby(range(len(items)), key=without.__getitem__):
-        first, *rest = group
-        yield f"{first}-{rest[-1]}" if rest else str(first), item
 
 
 def source_of(texts: Sequence[str], options: Options) -> AbstractContextManager[Source]:
