@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from running import ENGINES, STATES, error, run
+from running import ENGINES, STATES, error, run, start
 from safetensors.torch import load_file, save_file
-from test_parity import LIMIT, random_rows, reference, start
+from test_parity import LIMIT, random_rows, reference
 from tiny import LABELS, change_json, redraw, refused, tiny_checkpoint
 from torch import nn
 

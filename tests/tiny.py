@@ -167,12 +167,13 @@ def tiny_checkpoint(
     *,
     labels: Sequence[str] = (),
     seed: int = 0,
+    scale: float = 1.0,
     **config: Any,
 ) -> Path:
     """Write a checkpoint of two layers, width 32, into `folder` and return it; `config` overrides config.json's keys.
 
     embed: a trunk with sentence-transformers' mean pooling and Normalize.  trunk: the model alone.
-    classify, multilabel, rerank, tag: with `labels`, or with the names in LABELS.
+    classify, multilabel, rerank, tag: with `labels`, or with the names in LABELS.  scale: of the parameters.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = tiny_tokenizer(family)
@@ -187,7 +188,7 @@ def tiny_checkpoint(
             settings.label2id = {name: index for index, name in enumerate(names)}
             settings.problem_type = "multi_label_classification" if head == "multilabel" else None
         model = getattr(auto, AUTO.get(head, "AutoModelForSequenceClassification")).from_config(settings)
-    redraw(model, seed)
+    redraw(model, seed, scale)
     model.save_pretrained(folder)
     write_tokenizer(folder, family)
     if head == "embed":
