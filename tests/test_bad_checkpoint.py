@@ -272,7 +272,7 @@ def test_a_dense_module_that_does_not_fit(folder: Path) -> None:
             {"transformer_task": "fill-mask"},
             UnsupportedOption,
             'sentence_bert_config.json sets transformer_task to "fill-mask", which is not implemented; only '
-            '"feature-extraction" or "sequence-classification" is',
+            '"feature-extraction" or "sequence-classification" or "text-generation" is',
         ),
         (
             "sentence_bert_config.json",

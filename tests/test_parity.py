@@ -11,15 +11,13 @@ import pytest
 import torch
 import transformers
 from numpy.typing import NDArray
-from running import ENGINES, STATES, encode, error, run
-from running import start as start_engine
+from running import ENGINES, STATES, encode, error, run, start
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sentence_transformer import modules as st
 from tiny import KINDS, TEXT, USABLE, Family, change_json, redraw, refused, tiny_checkpoint, write_json
 
-from onepass.engines.batch import Engine
 from onepass.errors import UnsupportedOption
-from onepass.model.checkpoint import Checkpoint, load_checkpoint
+from onepass.model.checkpoint import load_checkpoint
 from onepass.model.families import FAMILIES
 
 LIMIT = 1e-4
@@ -33,14 +31,6 @@ classifiers = pytest.mark.parametrize(
 )
 engines = pytest.mark.parametrize("engine", ENGINES)
 auto: Any = transformers  # whose from_pretrained carries no types
-
-
-def start(name: str, checkpoint: Checkpoint) -> Engine:
-    try:
-        return start_engine(name, checkpoint)
-    except UnsupportedOption as refusal:
-        assert name == "native"
-        pytest.skip(str(refusal))
 
 
 def random_rows(family: Family, vocabulary: int, types: int | None = None) -> tuple[list[list[int]], list[list[int]]]:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from running import ENGINES, STATES, error, run
-from test_parity import LIMIT, random_rows, reference, start, trunk
+from running import ENGINES, STATES, error, run, start
+from test_parity import LIMIT, random_rows, reference, trunk
 from test_parity_heads import logits
 from tiny import AUTO, Family, Head, tiny_checkpoint
 

@@ -78,6 +78,8 @@ def load_checkpoint(
         planned, names = planned[1:], {}
     sources = with_adapter({**family.trunk(spec, config), **names}, stored, config, adapter, notes)
     weights = gather(stored, sources, spec, family.unread) | head_tensors
+    if modules is not None and modules.scored is not None:
+        planned, weights = _logit_score(planned[0], modules.scored, weights)
     heads = {head.name: _without_missing_biases(head, weights) for head in planned}
     check(spec, heads, weights)
     prompts = saved.texts("prompts") or config.texts("task_instructions")
@@ -140,6 +142,8 @@ def _heads(
             raise UnsupportedOption(f"modules.json makes a {family.model_type} model an embedder: {reason}")
         return [_truncated(modules.head, saved)], modules.tensors, {}
     architecture = _architecture(config)
+    if modules is not None and modules.scored is not None:
+        return _scored_head(architecture, config, family, saved, notes)
     name = next((name for end, name in HEADS.items() if architecture.endswith(end)), None)
     reader = None if name is None else family.heads.get(name)
     if isinstance(reader, str):
@@ -161,6 +165,39 @@ def _heads(
         f"config.json names the architecture {architecture!r}, whose head is not served; of the family "
         f"{family.model_type} plain models{', ' if served else ''}{served} are"
     )
+
+
+def _scored_head(
+    architecture: str, config: Config, family: Family, saved: Config, notes: list[str]
+) -> tuple[list[HeadSpec], dict[str, NDArray[np.float32]], Tensors]:
+    """A language model that reranks by what it says next, before _logit_score reads its matrix."""
+    reader = family.heads.get("next")
+    if not architecture.endswith(("ForCausalLM", "LMHeadModel")) or reader is None or isinstance(reader, str):
+        raise UnsupportedOption(
+            f"modules.json's LogitScore needs a language model, but config.json names the architecture {architecture!r}"
+        )
+    head, tensors = reader(config)
+    finish = finish_of(config, saved, 1, notes)
+    return [replace(head, name="classify", finish=finish, labels=("score",))], {}, tensors
+
+
+def _logit_score(
+    head: HeadSpec, tokens: tuple[int, int | None], weights: dict[str, NDArray[np.float32]]
+) -> tuple[list[HeadSpec], dict[str, NDArray[np.float32]]]:
+    """sentence-transformers' LogitScore: of the vocabulary's matrix, one row, or one row less another."""
+    (step,) = head.per_token
+    assert isinstance(step, Vocabulary)
+    matrix = weights[step.weight]
+    rows = [token for token in tokens if token is not None]
+    for token in rows:
+        if token >= len(matrix):
+            raise BadCheckpoint(
+                f"modules.json's LogitScore reads token {token}, but the vocabulary has {len(matrix)} tokens"
+            )
+    row = matrix[rows[:1]] - matrix[rows[1:]].sum(axis=0)
+    kept = {name: tensor for name, tensor in weights.items() if name == "embed.word" or name != step.weight}
+    head = replace(head, pool=Pool(("last",)), per_token=(), per_row=(Linear("classify.0.weight"),))
+    return [head], kept | {"classify.0.weight": row}
 
 
 def _plain_embed(config: Config, saved: Config, notes: list[str]) -> HeadSpec:

@@ -55,7 +55,8 @@ class Modules:
     """What modules.json says.
 
     trunk: the folder of config.json, relative to the checkpoint's.  task: what the Transformer module is loaded for.
-    head: None where nothing pools (a CrossEncoder).  tensors: the head's, by the names its steps use.
+    head: None where nothing pools (a CrossEncoder).  scored: of a language model that reranks, the token whose score
+    counts, and the one whose score is taken off, or None.  tensors: the head's, by the names its steps use.
     """
 
     trunk: str = ""
@@ -63,6 +64,7 @@ class Modules:
     max_length: int | None = None
     lower: bool = False
     head: HeadSpec | None = None
+    scored: tuple[int, int | None] | None = None
     tensors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
@@ -76,6 +78,9 @@ def read_modules(folder: Path, notes: list[str]) -> Modules | None:
         raise UnsupportedOption(f"modules.json begins with {first}; only a Transformer module can come first")
     modules = _transformer(folder, listed[0][1])
     if len(listed) == 1:
+        return modules
+    if listed[1][0] == "LogitScore" and len(listed) == 2:
+        modules.scored = _scored(Config.read(folder / listed[1][1] / "config.json", f"{listed[1][1]}/config.json"))
         return modules
     before: list[Step] = []
     after: list[Step] = []
@@ -119,14 +124,25 @@ def _listed(folder: Path) -> list[tuple[str, str]]:
 def _transformer(folder: Path, path: str) -> Modules:
     name = next((name for name in TRANSFORMER_CONFIGS if (folder / path / name).is_file()), TRANSFORMER_CONFIGS[0])
     config = Config.read_if_there(folder / path / name, name)
-    config.only("transformer_task", "feature-extraction", "sequence-classification")
+    config.only("transformer_task", "feature-extraction", "sequence-classification", "text-generation")
     config.only("query_expansion")
+    if isinstance(inputs := config.get("modality_config"), dict) and "message" in inputs:
+        raise UnsupportedOption(
+            f"{name} puts texts into a chat template, which is not run here; save the model without it"
+        )
     return Modules(
         trunk=path,
         task=config.text("transformer_task", "feature-extraction"),
         max_length=None if config.get("max_seq_length") is None else config.integer("max_seq_length", 0, least=1),
         lower=config.flag("do_lower_case", False),
     )
+
+
+def _scored(config: Config) -> tuple[int, int | None]:
+    other = None if config.get("false_token_id") is None else config.integer("false_token_id", 0)
+    if config.get("true_token_id") is None:
+        raise config.wrong("true_token_id", "a token id")
+    return config.integer("true_token_id", 0), other
 
 
 def _pooling(config: Config) -> Pool:
