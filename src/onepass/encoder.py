@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,13 +28,14 @@ from onepass.schedule.device import Device
 from onepass.schedule.job import Job, Served
 from onepass.schedule.pieces import Truncate
 from onepass.schedule.tokenizer import EncodeOptions, Text, Tokenizer
+from onepass.tasks.answer import Answer, AnswerOptions, answer, paired
 from onepass.tasks.classify import Classified, Scores, classify
 from onepass.tasks.embed import Precision, embed
 from onepass.tasks.fill import Fillings, fill
 from onepass.tasks.heads import tasks_of
 from onepass.tasks.rerank import Ranking, rerank
 from onepass.tasks.similarity import similarity
-from onepass.tasks.tag import Aggregation, Entity, tag
+from onepass.tasks.tag import Entity, TagOptions, tag
 
 log = logging.getLogger("onepass")
 
@@ -228,61 +229,49 @@ class Encoder:
         return filled[0] if isinstance(texts, str) else filled
 
     @overload
-    def tag(  # type: ignore[overload-overlap]
-        self,
-        texts: str,
-        *,
-        aggregation: Aggregation = "simple",
-        ignore_labels: Sequence[str] = ("O",),
-        window: int | None = None,
-        overlap: int | None = None,
-    ) -> list[Entity]: ...
+    def tag(self, texts: str, **options: Unpack[TagOptions]) -> list[Entity]: ...  # type: ignore[overload-overlap]
 
     @overload
-    def tag(
-        self,
-        texts: Iterable[str],
-        *,
-        aggregation: Aggregation = "simple",
-        ignore_labels: Sequence[str] = ("O",),
-        window: int | None = None,
-        overlap: int | None = None,
-    ) -> list[list[Entity]]: ...
+    def tag(self, texts: Iterable[str], **options: Unpack[TagOptions]) -> list[list[Entity]]: ...
 
-    def tag(
-        self,
-        texts: str | Iterable[str],
-        *,
-        aggregation: Aggregation = "simple",
-        ignore_labels: Sequence[str] = ("O",),
-        window: int | None = None,
-        overlap: int | None = None,
-    ) -> list[Entity] | list[list[Entity]]:
+    def tag(self, texts: str | Iterable[str], **options: Unpack[TagOptions]) -> list[Entity] | list[list[Entity]]:
         """A str gives its entities in order, many texts a list of those; see `tasks.tag.tag`."""
-        return self._wait(
-            self.atag(texts, aggregation=aggregation, ignore_labels=ignore_labels, window=window, overlap=overlap)
-        )
+        return self._wait(self.atag(texts, **options))
 
     async def atag(
-        self,
-        texts: str | Iterable[str],
-        *,
-        aggregation: Aggregation = "simple",
-        ignore_labels: Sequence[str] = ("O",),
-        window: int | None = None,
-        overlap: int | None = None,
+        self, texts: str | Iterable[str], **options: Unpack[TagOptions]
     ) -> list[Entity] | list[list[Entity]]:
         job = self.job()
-        found = await tag(
-            job,
-            [texts] if isinstance(texts, str) else texts,
-            aggregation=aggregation,
-            ignore_labels=ignore_labels,
-            window=window,
-            overlap=overlap,
-        )
+        found = await tag(job, [texts] if isinstance(texts, str) else texts, **options)
         self._report(job)
         return found[0] if isinstance(texts, str) else found
+
+    @overload
+    def answer(  # type: ignore[overload-overlap]
+        self, question: str, context: str, **options: Unpack[AnswerOptions]
+    ) -> list[Answer]: ...
+
+    @overload
+    def answer(
+        self, question: str | Sequence[str], context: str | Sequence[str], **options: Unpack[AnswerOptions]
+    ) -> list[list[Answer]]: ...
+
+    def answer(
+        self, question: str | Sequence[str], context: str | Sequence[str], **options: Unpack[AnswerOptions]
+    ) -> list[Answer] | list[list[Answer]]:
+        """A question about a context gives its answers, best first; many of either a list of those.
+
+        A str goes with each of many on the other side; see `tasks.answer.answer`.
+        """
+        return self._wait(self.aanswer(question, context, **options))
+
+    async def aanswer(
+        self, question: str | Sequence[str], context: str | Sequence[str], **options: Unpack[AnswerOptions]
+    ) -> list[Answer] | list[list[Answer]]:
+        job = self.job()
+        answers = await answer(job, paired(question, context), **options)
+        self._report(job)
+        return answers[0] if isinstance(question, str) and isinstance(context, str) else answers
 
     # What the server and the shell need beside the tasks.
 

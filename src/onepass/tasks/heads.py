@@ -24,5 +24,5 @@ def tasks_of(checkpoint: Checkpoint) -> list[str]:
     if "classify" in checkpoint.heads:
         tasks += ["classify"]
         tasks += ["rerank"] if len(checkpoint.heads["classify"].labels) == 1 else []
-    tasks += [task for task in ("fill", "tag") if task in checkpoint.heads]
+    tasks += [task for task in ("fill", "tag", "answer") if task in checkpoint.heads]
     return tasks
