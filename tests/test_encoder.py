@@ -348,6 +348,10 @@ def test_a_task_the_model_cannot_do(tiny: Encoder, tiny_classifier: Path) -> Non
             {"engine": "reference", "dtype": "bfloat16"},
             "^the reference engine computes in float32 only, not bfloat16; ",
         ),
+        (
+            {"adapter": "poetry"},
+            "^adapter is 'poetry', which this model does not have; it has none; leave the setting out$",
+        ),
         ({"cores": 0}, "^cores is 0; give at least 1$"),
         ({"max_length": 65}, "^max_length is 65, but this model takes rows of 1 to 64 tokens; choose one of these$"),
     ],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,16 @@ def test_nomic_in_its_old_spelling(tmp_path: Path, engine: str) -> None:
     checkpoint = write(folder, tensors, **old_spelling(folder))
     assert checkpoint.spec.max_tokens == 128
     compare(checkpoint, model, engine)
+
+
+def test_nomic_in_both_spellings(tmp_path: Path) -> None:
+    """As nomic-embed-text-v1.5 has it: the longest row is that of its own code."""
+    folder = tiny_checkpoint(tmp_path, "nomic_bert", "trunk", max_position_embeddings=16)
+    _, tensors = saved(folder)
+    alone = load_checkpoint(folder)
+    both = write(folder, tensors, n_positions=64, n_embd=32, max_trained_positions=16, rotary_emb_base=1000)
+    assert (alone.spec.max_tokens, both.spec.max_tokens) == (16, 64)
+    assert both.spec == replace(alone.spec, max_tokens=64)
 
 
 @engines
@@ -178,7 +189,8 @@ def test_nomic_mixture_of_experts(tmp_path: Path, engine: str) -> None:
             tensors[f"{name}.mlp.experts.bias"] = mlp.bias
             tensors |= {f"{name}.mlp.experts.mlp.{part}": getattr(mlp, part) for part in ("w1", "w2")}
     changes = old_spelling(folder, activation_function="gelu", num_experts=5, moe_top_k=2, moe_every_n_layers=2)
-    compare(write(folder, tensors, **(changes | {"n_inner": 24})), model, engine)
+    wrong = {"hidden_act": "silu", "layer_norm_eps": 0.5, "rope_parameters": {"rope_theta": 7.0}}  # transformers' keys
+    compare(write(folder, tensors, **(changes | wrong | {"n_inner": 24})), model, engine)
 
 
 # GTE

@@ -46,7 +46,7 @@ def _merged(name: str, source: Source, stored: Mapping[str, StoredTensor], task:
     make = source.make if isinstance(source, Made) else lambda spec, matrix: matrix
 
     def merge(spec: EncoderSpec, matrix: Floats, a: Floats, b: Floats) -> Floats:
-        change = a[task] @ b[task] if name.startswith("embed.") else b[task] @ a[task]
-        return make(spec, matrix + np.float32(scale) * change)
+        left, right = (a, b) if name.startswith("embed.") else (b, a)
+        return make(spec, matrix + np.float32(scale) * left[task] @ right[task])
 
     return Made((file, low, high), merge)

@@ -1,6 +1,6 @@
 """Nomic Embed (Nussbaum et al. 2024), rotary and gated, and its second version's mixture of experts.
 
-Its config.json is spelled as GPT-2's by the code beside the weights, and as BERT's by transformers.
+Its config.json is spelled as GPT-2's by the code beside the weights, as BERT's by transformers, and some say both.
 """
 
 from __future__ import annotations
@@ -16,11 +16,30 @@ from onepass.model.families.rotary import read_rope
 from onepass.model.spec import ActivationKind, EncoderSpec, FeedForwardSpec, NormSpec, RopeSpec
 from onepass.model.weights import Source
 
+SPELLINGS = {
+    "hidden_size": "n_embd",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "intermediate_size": "n_inner",
+    "hidden_act": "activation_function",
+    "layer_norm_eps": "layer_norm_epsilon",
+    "rope_theta": "rotary_emb_base",
+    "rope_parameters": "rotary_emb_base",
+}
 GATED: dict[str, ActivationKind] = {"swiglu": "silu", "geglu": "gelu", "glu": "sigmoid"}
+
+
+def _of_its_code(config: Config) -> Config:
+    """Where both spellings are, those of the code that has experts, if there are any: transformers has none."""
+    for ours, theirs in SPELLINGS.items():
+        if config.integer("num_experts", 0) and config.get(theirs) is not None:
+            config = config.without(ours)
+    return config
 
 
 def _spec(config: Config) -> EncoderSpec:
     _refuse(config)
+    config = _of_its_code(config)
     width = config.integer(config.first("hidden_size", "n_embd"), 768, least=1)
     heads = config.integer(config.first("num_attention_heads", "n_head"), 12, least=1)
     size = bert_layout.head_size(config, width, heads)
@@ -41,7 +60,7 @@ def _spec(config: Config) -> EncoderSpec:
         kind=kind,
         rope=_rope(config, size),
         max_tokens=config.integer(
-            config.first("max_position_embeddings", "n_positions", "max_trained_positions"), 2048, least=1
+            config.first("n_positions", "max_position_embeddings", "max_trained_positions"), 2048, least=1
         ),
     )
     mixed = _mixed(config)
@@ -84,7 +103,7 @@ def _feed_forward(config: Config) -> tuple[Literal["plain", "gated"], Activation
 
 
 def _rope(config: Config, size: int) -> RopeSpec:
-    trained = config.integer(config.first("max_position_embeddings", "max_trained_positions"), 2048, least=1)
+    trained = config.integer(config.first("max_trained_positions", "max_position_embeddings"), 2048, least=1)
     key = config.first("rope_theta", "rotary_emb_base")
     rope = read_rope(config, size, theta=1000.0, theta_key=key, max_positions=trained)
     stretch = config.number("rotary_scaling_factor", 0)
@@ -98,6 +117,7 @@ def _norm(config: Config) -> NormSpec:
 
 
 def _tensors(config: Config) -> Tensors:
+    config = _of_its_code(config)
     layer = "encoder.layers.{}"
     tensors: dict[str, Source] = {
         "embed.word": bert_layout.EMBEDDINGS["embed.word"],
@@ -125,6 +145,7 @@ def _tensors(config: Config) -> Tensors:
 
 
 def _fill(config: Config) -> Head:
+    config = _of_its_code(config)
     head = "cls.predictions"
     return filler(
         f"{head}.transform.dense",
