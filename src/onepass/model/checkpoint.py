@@ -18,6 +18,7 @@ from onepass.model.families import family_of
 from onepass.model.families.family import Family, Tensors
 from onepass.model.heads import L2, HeadSpec, Linear, Norm, Pool, Step, Truncate, Vocabulary
 from onepass.model.hub import locate
+from onepass.model.llm2vec import both_ways, read_llm2vec
 from onepass.model.sentence_transformers import Modules, read_modules
 from onepass.model.spec import EncoderSpec
 from onepass.model.tensor_files import open_tensors
@@ -65,9 +66,11 @@ def load_checkpoint(
     """
     notes: list[str] = []
     path, commit = locate(str(model), revision)
-    modules = read_modules(path, notes)
+    modules = read_modules(path, notes) or read_llm2vec(path, notes)
     folder = path if modules is None else path / modules.trunk
     config = _config(folder)
+    if modules is not None and modules.both_ways:
+        config = both_ways(config)
     family = family_of(config)
     spec = family.spec(config)
     saved = Config.read_if_there(path / "config_sentence_transformers.json", "config_sentence_transformers.json")
@@ -82,6 +85,14 @@ def load_checkpoint(
         planned, weights = _logit_score(planned[0], modules.scored, weights)
     heads = {head.name: _without_missing_biases(head, weights) for head in planned}
     check(spec, heads, weights)
+    tokenizer = read_tokenizer(
+        folder,
+        config,
+        types=family.types and spec.embed.types > 1,
+        pad_id=config.integer("pad_token_id", family.pad_id),
+        lower=modules is not None and modules.lower,
+        notes=notes,
+    )
     prompts = saved.texts("prompts") or config.texts("task_instructions")
     return Checkpoint(
         name=str(model),
@@ -91,14 +102,7 @@ def load_checkpoint(
         spec=spec,
         heads=MappingProxyType(heads),
         weights=MappingProxyType(weights),
-        tokenizer=read_tokenizer(
-            folder,
-            config,
-            types=family.types and spec.embed.types > 1,
-            pad_id=config.integer("pad_token_id", family.pad_id),
-            lower=modules is not None and modules.lower,
-            notes=notes,
-        ),
+        tokenizer=replace(tokenizer, text_only=modules is not None and modules.text_only),
         max_length=_max_length(folder, config, spec, modules, max_length, notes),
         prompts=MappingProxyType(prompts),
         default_prompt=_default_prompt(saved, prompts, adapter),

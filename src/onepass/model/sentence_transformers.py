@@ -55,8 +55,9 @@ class Modules:
     """What modules.json says.
 
     trunk: the folder of config.json, relative to the checkpoint's.  task: what the Transformer module is loaded for.
-    head: None where nothing pools (a CrossEncoder).  scored: of a language model that reranks, the token whose score
-    counts, and the one whose score is taken off, or None.  tensors: the head's, by the names its steps use.
+    head: None where nothing pools (a CrossEncoder).  tensors: the head's, by the names its steps use.
+    scored: of a language model that reranks, the token whose score counts, and one whose score is taken off.
+    both_ways: a decoder sees all tokens.  text_only: neither a prompt nor special tokens before a text are pooled.
     """
 
     trunk: str = ""
@@ -65,6 +66,8 @@ class Modules:
     lower: bool = False
     head: HeadSpec | None = None
     scored: tuple[int, int | None] | None = None
+    both_ways: bool = False
+    text_only: bool = False
     tensors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 

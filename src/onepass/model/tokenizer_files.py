@@ -37,12 +37,14 @@ class TokenizerFiles:
     library: without padding and truncation, special and added tokens complete; never changed from here on.
     types: whether the trunk is given token type ids.  pad_id: of the pad token.
     mask_id: of the token that stands for a hidden one, None where there is none.
+    text_only: whether pooling leaves out special tokens before a text even where there is no prompt (LLM2Vec).
     """
 
     library: Tokenizer
     types: bool
     pad_id: int
     mask_id: int | None = None
+    text_only: bool = False
 
 
 def read_tokenizer(

@@ -8,7 +8,7 @@ encoding would give.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -70,6 +70,7 @@ class Tokenizer:
         """vocabulary: rows of the model's word table; max_length: tokens of one row, special tokens included."""
         self._library = files.library
         self._types = files.types
+        self._text_only = files.text_only
         self._vocabulary = vocabulary
         self._oversized = self._library.get_vocab_size(with_added_tokens=True) > vocabulary
         self._templates = (self._template(pair=False), self._template(pair=True))
@@ -128,7 +129,7 @@ class Tokenizer:
         pieces = self._pieces([prompt + text for text in fresh], aligned=options.aligned)
         found = dict(zip(fresh, pieces, strict=True))
         known.update({texts[0]: found[texts[0]] for texts in clipped if len(texts) == 2 and texts[0] in found})
-        skip = self._prompt_length(prompt)
+        skips = self._skips(prompt, found)
         rows: list[Encoded] = []
         for index, (item, texts) in enumerate(zip(items, clipped, strict=True)):
             cut = any(len(text) < len(whole) for text, whole in zip(texts, _texts(item), strict=True))
@@ -137,7 +138,7 @@ class Tokenizer:
             if not parts:
                 parts = [self._given(item, first + index)]
                 template = template if options.special else BARE
-            rows += self._rows(parts, template, first + index, options, cut, skip if texts else 0)
+            rows += self._rows(parts, template, first + index, options, cut, skips.get(texts[0], 0) if texts else 0)
         return rows
 
     def tokens(self, text: str, *, special: bool = True) -> list[Token]:
@@ -291,12 +292,17 @@ class Tokenizer:
             )
         return text[-bound:] if options.truncate == "left" else text[:bound]
 
-    def _prompt_length(self, prompt: str) -> int:
-        """Leading tokens of a row that are prompt: as sentence-transformers counts, special tokens before included."""
-        if not prompt:
-            return 0
+    def _skips(self, prompt: str, found: Mapping[str, Pieces]) -> dict[str, int]:
+        """By text, the leading tokens of its row that are prompt, special tokens before it included.
+
+        As sentence-transformers counts, those of the prompt alone; LLM2Vec counts what the text alone does not have.
+        """
         leading = next((i for i, part in enumerate(self._templates[0]) if part.slot >= 0), 0)
-        return leading + len(self._pieces([prompt], aligned=False)[0])
+        if self._text_only:
+            alone = self._pieces(list(found), aligned=False)
+            return {text: leading + len(found[text]) - len(own) for text, own in zip(found, alone, strict=True)}
+        length = leading + len(self._pieces([prompt], aligned=False)[0]) if prompt else 0
+        return dict.fromkeys(found, length)
 
     def _unknown(self) -> int | None:
         """Id of the token that stands for what the vocabulary lacks. A unigram model does not tell its name."""
