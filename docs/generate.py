@@ -1,13 +1,16 @@
-"""Writes docs/settings.md and docs/cli.md from the settings and the commands; a test checks that they are current."""
+"""Writes the pages that come from the program itself; a test checks that they are current."""
 
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 
 import click
 
 from onepass.cli import cli
+from onepass.model.families import FAMILIES
+from onepass.model.families.family import Family
 from onepass.settings import KINDS, Option, options
 
 DOCS = Path(__file__).parent
@@ -52,9 +55,104 @@ they may be of any size; `txt` holds one text a line, `csv` has a header, `jsonl
 shows texts and tokens per second."""
 
 
+MODELS = """# Models
+
+A model is a folder or a hub id with a `config.json`, whose `model_type` says the family, safetensors (or, where torch
+is installed, a PyTorch file), and a tokenizer ([tokenizers.md](tokenizers.md)). `onepass info MODEL` says in words what
+it is. Models embed with the modules of sentence-transformers where a checkpoint has them. The heads below are those of
+transformers: classify (a row's labels, also rerank), tag (a token's), answer (where an answer starts and ends), fill (a
+masked token), next (what follows a token). What is not implemented is refused by name, never approximated.
+[adding-a-family.md](adding-a-family.md) says how another family joins."""
+
+CHECKED = """## What was checked
+
+Every family, with every head and every option that changes its path, in tiny checkpoints that transformers {version}
+writes with redrawn parameters: loaded from disk, at rows of 1, 2, 3, 17 and {longest} tokens, each beside transformers
+on that row alone. `reference` and `native` are the largest relative deviation of any token's numbers in float32, the
+latter over the instruction sets {sets}; `bfloat16` is the smallest cosine of a
+row's mean over the same sets, options apart. Parameters are drawn twice as large as trained ones, so that mistakes
+show; but in bfloat16, which could not follow, those of MobileBERT (no norms with statistics) and T5 (scores not scaled)
+are a little smaller. `python benchmarks/parity.py` measures all this; the tests hold it below 1e-4 and above 0.999."""
+
+OWN_CODE = """Without figures are model types whose code lies beside their weights and not in transformers;
+`tests/test_own_code.py` holds them to 1e-4 of transformers' nearest model with the missing part put in."""
+
+EXAMPLES = {
+    "bert": "all-MiniLM-L6-v2, bge-base-en-v1.5, e5-base-v2, mxbai-embed-large-v1",
+    "roberta": "all-distilroberta-v1, roberta-large-mnli",
+    "xlm-roberta": "multilingual-e5-base, bge-m3, bge-reranker-v2-m3",
+    "camembert": "sentence-camembert-base, camembert-ner",
+    "distilbert": "distilbert-base-uncased-finetuned-sst-2-english",
+    "electra": "ms-marco-electra-base",
+    "albert": "albert-base-v2, paraphrase-albert-small-v2",
+    "rembert": "rembert",
+    "xlm-roberta-xl": "xlm-roberta-xl",
+    "eurobert": "EuroBERT-210m",
+    "llama": "LLM2Vec-Meta-Llama-3, Llama with label words",
+    "llama_bidirec": "llama-embed-nemotron-8b",
+    "mistral": "e5-mistral-7b-instruct, SFR-Embedding-Mistral, GritLM-7B",
+    "qwen2": "gte-Qwen2-1.5B-instruct",
+    "qwen3": "Qwen3-Embedding-0.6B, Qwen3-Reranker-0.6B",
+    "gemma": "bge-reranker-v2-gemma",
+    "gemma2": "bge-multilingual-gemma2",
+    "gemma3_text": "embeddinggemma-300m",
+    "gpt2": "gpt2 with label words",
+    "t5": "sentence-t5-base, gtr-t5-base",
+    "mt5": "encoders of mT5",
+    "umt5": "encoders of UMT5",
+    "bart": "encoders of BART",
+    "mbart": "encoders of mBART",
+    "m2m_100": "encoders of M2M-100 and NLLB",
+    "mpnet": "all-mpnet-base-v2",
+    "modernbert": "ModernBERT-base, gte-modernbert-base, modernbert-embed-base",
+    "deberta": "deberta-base-mnli",
+    "deberta-v2": "nli-deberta-v3-base, mxbai-rerank-base-v1, mdeberta-v3-base",
+    "nomic_bert": "nomic-embed-text-v1.5, nomic-embed-text-v2-moe",
+    "gte": "gte-base-en-v1.5 as transformers saves it",
+    "new": "gte-multilingual-base, snowflake-arctic-embed-m-v2.0",
+    "mobilebert": "mobilebert-uncased",
+    "jina_bert_v2": "jina-embeddings-v2-base-en",
+    "jina_embeddings_v3": "jina-embeddings-v3",
+}
+"""Well-known models of each family."""
+
+
 def pages() -> dict[Path, str]:
     """Text of each generated page."""
-    return {DOCS / "settings.md": settings_page(), DOCS / "cli.md": cli_page()}
+    return {
+        DOCS / "settings.md": settings_page(),
+        DOCS / "cli.md": cli_page(),
+        DOCS / "models.md": models_page(),
+    }
+
+
+def models_page() -> str:
+    found = json.loads((DOCS / "models.json").read_text())
+    head = ["model_type", "for example", "heads", "checkpoints", "reference", "native", "bfloat16"]
+    rows = [family_row(family, found["families"].get(family.model_type)) for family in FAMILIES.values()]
+    checked = CHECKED.format(
+        version=found["transformers"], longest=found["longest"], sets=", ".join(found["instruction_sets"])
+    )
+    refused = "\n".join(line for family in FAMILIES.values() for line in refusals(family))
+    families = [MODELS, "## Families", table(head, rows), OWN_CODE]
+    return "\n\n".join([*families, checked, "## Heads that are refused", refused]) + "\n"
+
+
+def refusals(family: Family) -> list[str]:
+    reasons: dict[str, list[str]] = {}
+    for head, reason in family.heads.items():
+        if isinstance(reason, str):
+            reasons.setdefault(reason, []).append(head)
+    return [f"- `{family.model_type}`, {', '.join(heads)}: {reason}." for reason, heads in reasons.items()]
+
+
+def family_row(family: Family, found: dict[str, float] | None) -> list[str]:
+    heads = [name for name, reader in family.heads.items() if callable(reader)]
+    figures = ["", "", "", ""]
+    if found is not None:
+        deviations = [f"{found[engine]:.1e}" for engine in ("reference", "native")]
+        figures = [str(found["checkpoints"]), *deviations, f"{found['bfloat16']:.5f}"]
+    return [f"`{family.model_type}`", EXAMPLES[family.model_type], ", ".join(heads), *figures]
 
 
 def settings_page() -> str:

@@ -211,6 +211,12 @@ def test_generated_pages_are_current() -> None:
         assert path.read_text(encoding="utf-8") == text, f"{path.name} is old; run make docs"
 
 
+def test_the_family_shown_is_the_family_there_is() -> None:
+    page = (ROOT / "docs" / "adding-a-family.md").read_text(encoding="utf-8")
+    file = (ROOT / "src" / "onepass" / "model" / "families" / "mpnet.py").read_text(encoding="utf-8")
+    assert f"```python\n{file}```" in page
+
+
 def test_every_route_is_in_the_documentation_and_no_other() -> None:
     page = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
     documented = set()
