@@ -45,3 +45,22 @@ def tiny_multilabel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """BERT cross-encoder: one label over a pair."""
     return tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny-reranker", "bert", "rerank")
+
+
+@pytest.fixture(scope="session")
+def tiny_tagger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """BERT with five labels per token."""
+    labels = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
+    return tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny-tagger", "bert", "tag", labels=labels)
+
+
+@pytest.fixture(scope="session")
+def tiny_filler(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """BERT with a masked-LM head."""
+    return tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny-filler", "bert", "fill")
+
+
+@pytest.fixture(scope="session")
+def tiny_answerer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """RoBERTa with a question-answering head."""
+    return tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny-answerer", "roberta", "answer")

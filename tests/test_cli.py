@@ -11,10 +11,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow  # type: ignore[import-untyped]
 import pytest
 from pyarrow import parquet
@@ -23,6 +25,7 @@ from onepass import Encoder
 from onepass.cli import cli, main
 
 TEXTS = ["a river runs past the old mill", "cats sleep", "who wrote the letter that never arrived?", "salt, yeast"]
+TASKS = {"embed", "rerank", "classify", "tag", "fill", "answer"}
 ONEPASS = str(Path(sys.executable).with_name("onepass"))
 
 
@@ -173,6 +176,40 @@ def test_classify_texts_and_pairs(tiny_classifier: Path, tmp_path: Path) -> None
     )
     assert paired["labels"] == [{"label": label, "score": score} for label, score in pair[0]]
     assert paired["labels"] != found[0]["labels"]
+
+
+def test_tag_fill_and_answer_write_what_the_methods_give(
+    tiny_tagger: Path, tiny_filler: Path, tiny_answerer: Path
+) -> None:
+    with Encoder(tiny_tagger) as encoder:
+        tagged = encoder.tag(TEXTS[:2], aggregation="first", ignore_labels=["PER", "B-LOC"])
+    found = records(
+        onepass("tag", tiny_tagger, *TEXTS[:2], "--aggregation=first", "--ignore-label=PER", "--ignore-label=B-LOC")
+    )
+    assert found == as_written("entities", tagged)
+    with Encoder(tiny_filler) as encoder:
+        filled = encoder.fill("the [MASK] sleep", top_k=2, candidates=["cats", "dogs", "train"])
+    named = [f"--candidate={word}" for word in ("cats", "dogs", "train")]
+    assert records(onepass("fill", tiny_filler, "the [MASK] sleep", "--top-k=2", *named)) == as_written(
+        "masks", [filled]
+    )
+    with Encoder(tiny_answerer) as encoder:
+        answers = encoder.answer("who sleeps?", TEXTS, top_k=2, no_answer=True, answer_tokens=3)
+    options = ("--top-k=2", "--no-answer", "--answer-tokens=3")
+    found = records(onepass("answer", tiny_answerer, "who sleeps?", *options, stdin=FILES["texts.txt"]))
+    assert found == as_written("answers", answers)
+
+
+def as_written(name: str, answers: Sequence[Any]) -> list[dict[str, Any]]:
+    written = orjson.dumps([{"index": index, name: answer} for index, answer in enumerate(answers)])
+    records: list[dict[str, Any]] = orjson.loads(written)
+    return records
+
+
+def test_windows_are_reported_on_stderr(tiny_tagger: Path) -> None:
+    result = onepass("tag", tiny_tagger, "the " * 200, "cats sleep", "--window=34", "--overlap=0")
+    assert len(records(result)) == 2
+    assert result.stderr == b"onepass: long texts were read in windows, 2 texts in 8 rows\n"
 
 
 def test_info_says_what_was_chosen_and_why(tiny_embedder: Path) -> None:
@@ -350,7 +387,7 @@ def test_no_color_is_respected(tiny_embedder: Path) -> None:
 
 def test_help_needs_no_model_and_names_every_command() -> None:
     shown = onepass("--help").stdout.decode()
-    assert set(cli.commands) == {"serve", "embed", "rerank", "classify", "info", "pull"}
+    assert set(cli.commands) == TASKS | {"serve", "info", "pull"}
     assert all(f"  {name} " in shown for name in cli.commands)
     assert onepass("--version").stdout.startswith(b"onepass 0.")
 

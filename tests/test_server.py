@@ -16,6 +16,7 @@ from live import Live, listening, load
 
 from onepass.encoder import Encoder
 
+TASKS = {"embed", "similarity", "rerank", "classify", "tag", "fill", "answer"}
 TEXTS = ["A cat sits on the mat.", "Die Börse fällt", "猫が好きです", "one"]
 
 
@@ -240,6 +241,7 @@ def test_the_openapi_document_describes_every_route(live: Live) -> None:
     document = live.http.get("/openapi.json").json()
     routes = {"/embed", "/predict", "/rerank", "/similarity", "/tokenize", "/decode", "/"}
     routes |= {"/v1/embeddings", "/embeddings", "/v1/rerank", "/v2/rerank"}
+    routes |= {f"/onepass/v1/{task}" for task in TASKS}
     assert {path for path, methods in document["paths"].items() if "post" in methods} == routes
     schemas = document["components"]["schemas"]
     references = re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document))

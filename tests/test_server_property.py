@@ -12,14 +12,20 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from live import Live, listening, load
 
+from onepass.server import native
+from onepass.server.native import form
+from onepass.tasks.tag import AGGREGATIONS
+
 POST = ["/embed", "/predict", "/rerank", "/similarity", "/tokenize", "/decode", "/"]
 POST += ["/v1/embeddings", "/embeddings", "/v1/rerank", "/v2/rerank"]
+POST += [operation.path for operation in native.OPERATIONS]
 GET = ["/health", "/info", "/metrics", "/ping", "/livez", "/readyz", "/v1/models", "/openapi.json", "/docs"]
 METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]
 FIELDS = ["inputs", "input", "texts", "query", "documents", "ids", "model", "dimensions", "truncate", "normalize"]
 FIELDS += ["encoding_format", "raw_scores", "return_text", "top_n", "rank_fields", "return_documents", "parameters"]
 FIELDS += ["truncation_direction", "prompt_name", "source_sentence", "sentences", "max_tokens_per_doc", "text"]
-MODELS = ["embedder", "classifier", "multilabel", "reranker"]
+FIELDS += ["a", "b", "aggregation", "ignore_labels", "window", "overlap", "top_k", "candidates", "question", "context"]
+MODELS = ["embedder", "classifier", "multilabel", "reranker", "tagger", "filler", "answerer"]
 
 texts = st.text(st.characters(), max_size=40) | st.sampled_from(["", "\x00", "\ufffe", "a" * 500, "\u202e", "🏳️‍🌈"])
 numbers = st.integers() | st.integers(0, 200) | st.sampled_from([2**31, 2**63, 10**40, -1]) | st.floats()
@@ -52,6 +58,25 @@ RIGHT: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     },
     "/v2/rerank": {"model": st.just("reranker"), "query": words, "documents": st.lists(words, max_size=4)},
 }
+long_words = words | st.lists(words, min_size=30, max_size=60).map(" ".join)
+masked = st.lists(words | st.just("[MASK]"), min_size=1, max_size=5).map(lambda parts: " ".join(["[MASK]", *parts]))
+NATIVE: dict[str, dict[str, st.SearchStrategy[Any]]] = {
+    "embed": {"model": st.just("embedder"), "texts": words | st.lists(words | ids, max_size=4)},
+    "similarity": {"model": st.just("embedder"), "a": words, "b": words | st.lists(words | ids, max_size=4)},
+    "rerank": {"model": st.just("reranker"), "query": words, "documents": st.lists(words, max_size=4)},
+    "classify": {
+        "model": st.sampled_from(["classifier", "multilabel"]),
+        "texts": words | st.lists(words | st.tuples(words, words), max_size=3),
+    },
+    "tag": {"model": st.just("tagger"), "texts": long_words | st.lists(long_words, max_size=3)},
+    "fill": {"model": st.just("filler"), "texts": masked | st.lists(masked | words, max_size=3)},
+    "answer": {
+        "model": st.just("answerer"),
+        "question": words,
+        "context": long_words | st.lists(long_words, max_size=3),
+    },
+}
+RIGHT |= {form.ROOT + task: fields for task, fields in NATIVE.items()}
 RIGHT |= {"/": RIGHT["/embed"], "/embeddings": RIGHT["/v1/embeddings"]}
 OPTIONAL: dict[str, st.SearchStrategy[Any]] = {
     "dimensions": st.integers(1, 32) | numbers | st.none(),
@@ -67,6 +92,22 @@ OPTIONAL: dict[str, st.SearchStrategy[Any]] = {
     "rank_fields": st.just(["text"]) | st.lists(texts, max_size=2),
     "parameters": st.fixed_dictionaries({}, optional={"top_k": numbers, "function_to_apply": texts}) | st.none(),
 }
+for option in ("window", "overlap", "top_k", "answer_tokens"):
+    OPTIONAL[option] = st.integers(1, 64) | numbers | st.none()
+OPTIONAL |= {
+    "aggregation": st.sampled_from([*AGGREGATIONS, "sum"]),
+    "ignore_labels": st.lists(st.sampled_from(["O", "PER", "B-LOC"]) | texts, max_size=2),
+    "candidates": st.lists(words | texts, max_size=3) | values,
+    "no_answer": st.booleans(),
+    "align_to_words": st.booleans(),
+    "prompt": st.none() | texts,
+    "precision": st.sampled_from(["int8", "binary", "int4"]),
+}
+OPTIONAL["unknown"] = values
+OPTIONS = {
+    operation.path: {*operation.request.__struct_fields__} & {*OPTIONAL} | {"unknown"}
+    for operation in native.OPERATIONS
+}
 
 
 @st.composite
@@ -74,7 +115,7 @@ def nearly_right(draw: st.DrawFn) -> tuple[str, bytes]:
     """A route and a body for it in which at most two things are out of the ordinary."""
     path = draw(st.sampled_from(POST))
     body = {name: draw(strategy) for name, strategy in RIGHT[path].items()}
-    for name in draw(st.lists(st.sampled_from(sorted(OPTIONAL)), max_size=2)):
+    for name in draw(st.lists(st.sampled_from(sorted(OPTIONS.get(path, OPTIONAL))), max_size=2)):
         body[name] = draw(OPTIONAL[name])
     if draw(st.integers(0, 3)) == 0:
         body[draw(st.sampled_from(sorted(body)))] = draw(values)
@@ -92,8 +133,8 @@ headers = st.just("application/json") | st.text(st.characters(min_codepoint=32, 
 
 
 @pytest.fixture(scope="module")
-def live(tiny_embedder: Path, tiny_classifier: Path, tiny_multilabel: Path, tiny_reranker: Path) -> Iterator[Live]:
-    paths = (tiny_embedder, tiny_classifier, tiny_multilabel, tiny_reranker)
+def live(request: pytest.FixtureRequest) -> Iterator[Live]:
+    paths: list[Path] = [request.getfixturevalue(f"tiny_{name}") for name in MODELS]
     encoders = load(*zip(MODELS, paths, strict=True))
     with listening(lambda: encoders) as live:
         yield live
@@ -109,7 +150,7 @@ def check_answered(live: Live, method: str, path: str, body: bytes, content_type
     assert follow_up.status_code == 200
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(request=nearly_right())
 def test_bodies_that_are_nearly_right(live: Live, request: tuple[str, bytes]) -> None:
     check_answered(live, "POST", *request)

@@ -1,4 +1,4 @@
-"""onepass serve, embed, rerank, classify, info, pull: parse, call, print.
+"""The command line, a command a function: parse, call, print.
 
 Results go to standard output, words to standard error. Exit codes: 1 where the input or the model is at fault, 2 where
 the command line or a setting is, 130 after Ctrl-C, 141 where the reader of standard output has left.
@@ -24,7 +24,9 @@ from onepass.shell.options import (
     raw_scores_option,
     revision_option,
     serve_options,
+    top_k_option,
     truncate_option,
+    window_options,
 )
 
 
@@ -32,7 +34,7 @@ from onepass.shell.options import (
 @click.version_option(package_name="onepass", message="%(prog)s %(version)s")
 @click.option("--traceback", is_flag=True, help="Show where an error arose, for a bug report.")
 def cli(traceback: bool) -> None:
-    """Run encoder models: embeddings, reranking and classification on the CPU.
+    """Run encoder models on the CPU: embeddings, reranking, labels, tags, answers and more.
 
     MODEL is a Hugging Face folder or hub id. Results go to standard output, words to standard error.
     """
@@ -131,6 +133,92 @@ def classify(model: str, texts: tuple[str, ...], **options: Any) -> None:
     from onepass.shell import ask
 
     ask.classify(model, chosen(ModelSettings, options), texts, options)
+
+
+@cli.command()
+@click.argument("model")
+@click.argument("texts", nargs=-1)
+@input_options
+@output_option
+@click.option(
+    "--aggregation",
+    type=click.Choice(["none", "simple", "first", "average", "max"]),
+    default="simple",
+    show_default=True,
+    help="How tokens become entities; none labels each token.",
+)
+@click.option(
+    "--ignore-label",
+    "ignore_labels",
+    metavar="LABEL",
+    multiple=True,
+    default=["O"],
+    help="Leave this label out; may be repeated. [default: O]",
+)
+@window_options
+@model_options
+def tag(model: str, texts: tuple[str, ...], **options: Any) -> None:
+    """Find names, places and other labelled stretches in texts.
+
+    Writes {"index", "entities": [{"label", "score", "text", "start", "stop", "words"}, ...]} for each, in order.
+    """
+    from onepass.shell import ask
+
+    ask.tag(model, chosen(ModelSettings, options), texts, options)
+
+
+@cli.command()
+@click.argument("model")
+@click.argument("texts", nargs=-1)
+@input_options
+@output_option
+@top_k_option(5, "Tokens for each mask.")
+@click.option(
+    "--candidate", "candidates", metavar="WORD", multiple=True, help="Only this token; may be repeated. [default: all]"
+)
+@truncate_option
+@model_options
+def fill(model: str, texts: tuple[str, ...], **options: Any) -> None:
+    """Guess what stands behind each mask of texts.
+
+    Writes {"index", "masks": [[{"token", "id", "score", "sequence"}, ...], ...]} for each, best token first.
+    """
+    from onepass.shell import ask
+
+    ask.fill(model, chosen(ModelSettings, options), texts, options)
+
+
+@cli.command()
+@click.argument("model")
+@click.argument("question")
+@click.argument("contexts", nargs=-1)
+@input_options
+@output_option
+@top_k_option(1, "Most answers for each context.")
+@click.option("--no-answer", is_flag=True, help="One of the answers may be that there is none.")
+@click.option(
+    "--answer-tokens",
+    metavar="INTEGER",
+    type=click.IntRange(min=1),
+    default=15,
+    show_default=True,
+    help="Most tokens of an answer.",
+)
+@click.option(
+    "--align-to-words/--no-align-to-words",
+    default=True,
+    help="Answers begin and end with a word, or anywhere. [default: with a word]",
+)
+@window_options
+@model_options
+def answer(model: str, question: str, contexts: tuple[str, ...], **options: Any) -> None:
+    """Find the stretch of each context that answers QUESTION.
+
+    Writes {"index", "answers": [{"text", "score", "start", "stop"}, ...]} for each, best first.
+    """
+    from onepass.shell import ask
+
+    ask.answer(model, chosen(ModelSettings, options), question, contexts, options)
 
 
 @cli.command()

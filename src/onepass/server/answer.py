@@ -79,6 +79,8 @@ def timings(call: Call, total: float) -> dict[str, str]:
                 spans.append(f"{name};dur={seconds * 1000:.3f}")
         if usage.truncated:
             headers["x-onepass-truncated"] = str(usage.truncated)
+        if usage.windows:
+            headers["x-onepass-windows"] = str(usage.windows)
     headers["server-timing"] = ", ".join(spans)
     return headers
 

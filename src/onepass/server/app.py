@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from onepass.encoder import Encoder
 from onepass.errors import OnepassError, Overloaded, Unavailable
-from onepass.server import cohere_jina, openai, tei
+from onepass.server import cohere_jina, native, openai, tei
 from onepass.server.answer import Answer, dumps, stages, timings
 from onepass.server.body import parse, read_body
 from onepass.server.openapi import document, page
@@ -66,7 +66,7 @@ FAILURES = {
 }
 
 LAG_EVERY = 0.1
-OPERATIONS = tei.OPERATIONS + openai.OPERATIONS + cohere_jina.OPERATIONS
+OPERATIONS = tei.OPERATIONS + openai.OPERATIONS + cohere_jina.OPERATIONS + native.OPERATIONS
 
 log = logging.getLogger("onepass.http")
 
@@ -211,7 +211,7 @@ async def report(call: Call, path: str, status: int | None, error: OnepassError 
     metrics, seconds = call.service.metrics, time.perf_counter() - call.started
     words = str(status or "left")
     metrics.responses.labels(path, words).inc()
-    if call.kind in ("embed", "predict"):
+    if call.kind != "tokenize":
         answered = status == 200 and call.job is not None
         metrics.request(call.model, call.kind, call.inputs, batch=call.batch, answered=answered)
         if answered and call.job is not None:

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import click
 import orjson
-from numpy.typing import NDArray
 
 from onepass.encoder import Encoder
 from onepass.model.words import in_words
@@ -20,10 +19,14 @@ from onepass.schedule.job import Job
 from onepass.settings import ModelSettings
 from onepass.shell import outputs
 from onepass.shell.inputs import Columns, Source, Text, open_source
-from onepass.shell.stream import run
+from onepass.shell.stream import Ask, run
+from onepass.tasks.answer import Answer
+from onepass.tasks.answer import answer as answer_task
 from onepass.tasks.classify import classify as classify_task
 from onepass.tasks.embed import embed as embed_task
+from onepass.tasks.fill import fill as fill_task
 from onepass.tasks.rerank import rerank as rerank_task
+from onepass.tasks.tag import tag as tag_task
 
 Options = Mapping[str, Any]
 Ranked = tuple[float, int, Text]
@@ -33,36 +36,53 @@ def embed(model: str, settings: ModelSettings, texts: Sequence[str], options: Op
     output: Path | None = options["output"]
     names = ("prompt", "dimensions", "normalize", "precision")
     task = partial(embed_task, truncate=truncate(options), **{name: options[name] for name in names})
-    with source_of(texts, options) as source:
-        if options["output_format"] == "npy":
-            with outputs.npy(output) as append:
-                run(model, settings, source, task, lambda start, chunk, vectors: append(vectors), output)
-        else:
-            with outputs.json_lines(output) as write:
-                run(
-                    model,
-                    settings,
-                    source,
-                    task,
-                    lambda start, chunk, vectors: write(vector_records(start, vectors)),
-                    output,
-                )
-
-
-def vector_records(start: int, vectors: NDArray[Any]) -> Iterable[outputs.Record]:
-    return ({"index": index, "embedding": vector} for index, vector in enumerate(vectors, start))
+    if options["output_format"] == "jsonl":
+        lines(model, settings, texts, options, task, "embedding")
+        return
+    with source_of(texts, options) as source, outputs.npy(output) as append:
+        run(model, settings, source, task, lambda start, chunk, vectors: append(vectors), output)
 
 
 def classify(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
+    async def task(job: Job, chunk: list[Any]) -> list[list[outputs.Record]]:
+        answers = await classify_task(job, chunk, raw_scores=options["raw_scores"], truncate=truncate(options))
+        return [[{"label": label, "score": score} for label, score in labels] for labels in answers]
+
+    lines(model, settings, texts, options, task, "labels")
+
+
+def tag(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
+    names = ("aggregation", "ignore_labels", "window", "overlap")
+    lines(model, settings, texts, options, partial(tag_task, **{name: options[name] for name in names}), "entities")
+
+
+def fill(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
+    candidates = options["candidates"] or None
+    task = partial(fill_task, top_k=options["top_k"], candidates=candidates, truncate=truncate(options))
+    lines(model, settings, texts, options, task, "masks")
+
+
+def answer(model: str, settings: ModelSettings, question: str, contexts: Sequence[str], options: Options) -> None:
+    names = ("top_k", "no_answer", "answer_tokens", "align_to_words", "window", "overlap")
+    chosen = {name: options[name] for name in names}
+
+    async def task(job: Job, chunk: list[Any]) -> list[list[Answer]]:
+        return await answer_task(job, [(question, context) for context in chunk], **chosen)
+
+    lines(model, settings, contexts, options, task, "answers")
+
+
+def lines(
+    model: str, settings: ModelSettings, texts: Sequence[str], options: Options, task: Ask[Iterable[Any]], name: str
+) -> None:
+    """A JSON object a text: its index, and by `name` what the task gives for it."""
+
+    def records(start: int, answers: Iterable[Any]) -> Iterable[outputs.Record]:
+        return ({"index": index, name: answer} for index, answer in enumerate(answers, start))
+
     output: Path | None = options["output"]
-    task = partial(classify_task, raw_scores=options["raw_scores"], truncate=truncate(options))
     with source_of(texts, options) as source, outputs.json_lines(output) as write:
-        run(model, settings, source, task, lambda start, chunk, labels: write(label_records(start, labels)), output)
-
-
-def label_records(start: int, answers: Iterable[Iterable[tuple[str, float]]]) -> Iterable[outputs.Record]:
-    for index, labels in enumerate(answers, start):
-        yield {"index": index, "labels": [{"label": label, "score": score} for label, score in labels]}
+        run(model, settings, source, task, lambda start, chunk, answers: write(records(start, answers)), output)
 
 
 def rerank(model: str, settings: ModelSettings, query: str, documents: Sequence[str], options: Options) -> None:

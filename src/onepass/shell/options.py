@@ -76,6 +76,22 @@ pair_option = click.option(
 
 raw_scores_option = click.option("--raw-scores", is_flag=True, help="Scores as the last layer gives them.")
 
+
+def top_k_option(default: int, help: str) -> Callable[[Command], Command]:
+    at_least_1 = click.IntRange(min=1)
+    return click.option("--top-k", metavar="INTEGER", type=at_least_1, default=default, show_default=True, help=help)
+
+
+window_options = stack(
+    click.option("--window", metavar="INTEGER", type=click.IntRange(min=1), help="Tokens of a window of a long text."),
+    click.option(
+        "--overlap",
+        metavar="INTEGER",
+        type=click.IntRange(min=0),
+        help="Tokens that a window shares with the one before. [default: half a window, at most 128]",
+    ),
+)
+
 truncate_option = click.option(
     "--truncate",
     type=click.Choice(["right", "left", "none"]),

@@ -42,9 +42,10 @@ def run(
 ) -> None:
     """Load the model and ask it about every text; `write` gets each chunk: index of its first text, texts, answer.
 
-    Says on stderr how many texts were cut. Raises EmptyInput where the source holds nothing.
+    Says on stderr how many texts were cut, and in how many rows texts were read if some became windows. Raises
+    EmptyInput where the source holds nothing.
     """
-    texts = cut = 0
+    texts = cut = windows = 0
     with (
         Encoder(model, **dataclasses.asdict(settings)) as encoder,
         closing(finished(encoder, ask, chunks(source.texts))) as answered,
@@ -54,12 +55,15 @@ def run(
             write(chunk.start, chunk.texts, chunk.answer.result())
             texts = chunk.start + len(chunk.texts)
             cut += chunk.job.usage.truncated
+            windows += chunk.job.usage.windows
             advance(len(chunk.texts), chunk.job.usage.tokens)
     if not texts:
         raise EmptyInput("the input holds no texts; give at least one")
     if cut:
         words = f"{cut:,} of {texts:,} texts were longer than the model takes and were cut"
         click.echo(f"onepass: {words}; --truncate none refuses them instead", err=True)
+    if windows:
+        click.echo(f"onepass: long texts were read in windows, {texts:,} texts in {texts + windows:,} rows", err=True)
 
 
 def finished(encoder: Encoder, ask: Ask[Any], chunks: Iterable[list[Text]]) -> Generator[Pending, None, None]:

@@ -19,4 +19,4 @@ async def similarity(
     """float32 [len(a), len(b)], cosines. Raises what `embed` raises."""
     both = await embed(job, [*a, *b], prompt=prompt, normalize=True, truncate=truncate)
     vectors = both.astype(np.float32, copy=False)
-    return vectors[: len(a)] @ vectors[len(a) :].T
+    return await job.off_loop(lambda: vectors[: len(a)] @ vectors[len(a) :].T)

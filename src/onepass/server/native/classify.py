@@ -1,0 +1,41 @@
+"""/onepass/v1/classify"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import UNSET
+
+from onepass.server.answer import Answer
+from onepass.server.native.form import Asked, Side, many, operation, results, truncation
+from onepass.server.service import Call
+from onepass.tasks.classify import classify
+
+
+class Classify(Asked, kw_only=True):
+    """`texts`: a text, or a list of texts and of pairs of texts."""
+
+    texts: str | list[str | tuple[str, str]]
+    raw_scores: bool = False
+    truncate: Side = UNSET
+
+
+class Label(msgspec.Struct):
+    label: str
+    score: float
+
+
+async def answer(call: Call, body: Classify) -> Answer:
+    texts = many(body.texts)
+    rows = await classify(
+        call.open(body.model, len(texts)),
+        texts,
+        raw_scores=body.raw_scores,
+        truncate=truncation(call, body.truncate),
+    )
+    labelled = [[{"label": label, "score": score} for label, score in row] for row in rows]
+    return results(call, labelled, step=max(1, 2_048 // max(len(rows[0]), 1)))
+
+
+OPERATION = operation(
+    "classify", "predict", Classify, list[Label], answer, "Labels with scores, best first, per text or pair."
+)

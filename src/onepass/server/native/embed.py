@@ -1,0 +1,38 @@
+"""/onepass/v1/embed"""
+
+from __future__ import annotations
+
+from msgspec import UNSET
+
+from onepass.server.answer import Answer
+from onepass.server.native.form import Asked, Side, many, operation, results, truncation
+from onepass.server.service import Call
+from onepass.tasks.embed import Precision, embed
+
+
+class Embed(Asked, kw_only=True):
+    """`texts`: a text, or a list of texts and of lists of token ids."""
+
+    texts: str | list[str | list[int]]
+    prompt: str | None = None
+    dimensions: int | None = None
+    normalize: bool | None = None
+    precision: Precision = "float32"
+    truncate: Side = UNSET
+
+
+async def answer(call: Call, body: Embed) -> Answer:
+    texts = many(body.texts)
+    vectors = await embed(
+        call.open(body.model, len(texts)),
+        texts,
+        prompt=body.prompt,
+        dimensions=body.dimensions,
+        normalize=body.normalize,
+        precision=body.precision,
+        truncate=truncation(call, body.truncate),
+    )
+    return results(call, vectors, step=max(1, 32_768 // vectors.shape[1]))
+
+
+OPERATION = operation("embed", "embed", Embed, list[float], answer, "One vector per text.")
