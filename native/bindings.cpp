@@ -15,6 +15,7 @@
 #include "cores.h"
 #include "cpu.h"
 #include "encoder.h"
+#include "similarity.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -74,7 +75,7 @@ struct PyRead {
     Ints rows;
     std::optional<Ints> positions;
     std::optional<Pairs> spans;
-    std::optional<Ints> offsets, vocabulary, skip;
+    std::optional<Ints> offsets, vocabulary, skip, targets;
     std::optional<Finish> finish;
 };
 
@@ -90,12 +91,15 @@ Task task_of(const PyRead& read, const Batch& batch) {
     task.read.rows = {read.rows.data(), size(read.rows), true};
     task.read.positions = numbers(read.positions), task.read.spans = numbers(read.spans);
     task.read.offsets = numbers(read.offsets), task.read.skip = numbers(read.skip);
+    task.read.targets = numbers(read.targets);
     task.read.finish = read.finish.value_or(read.head->finish());
     const int count = task.read.rows.count;
     if ((read.positions || read.spans) && task.read.offsets.count != count + 1)
         throw std::invalid_argument("a read with positions or spans needs offsets, one more than it has rows");
     if (read.skip && task.read.skip.count != count)
         throw std::invalid_argument("a read's skip needs one number per row");
+    if (read.targets && read.vocabulary)
+        throw std::invalid_argument("a read's targets are scored among the whole vocabulary, not among some of it");
     task.plan = task.head->plan(task.read, batch);
     return task;
 }
@@ -143,26 +147,34 @@ nb::list run(const Encoder& encoder, const Ints& ids, const Ints& types, const I
     encoder.check(batch, tables);
 
     std::vector<Task> tasks;
-    std::vector<std::unique_ptr<float[]>> values;
-    for (const PyRead& read : reads) {
-        Task task = task_of(read, batch);
-        const auto count = static_cast<size_t>(task.plan.offsets.back());
-        values.emplace_back(new float[count * static_cast<size_t>(task.head->width())]);
-        task.values = values.back().get();
-        tasks.push_back(std::move(task));
-    }
+    for (const PyRead& read : reads) tasks.push_back(task_of(read, batch));
+    std::vector<Values> outputs;
     {
         nb::gil_scoped_release without_gil;
-        encoder.run(batch, tables, tasks, cores);
+        outputs = encoder.run(batch, tables, std::move(tasks), cores);
     }
-    nb::list outputs;
-    for (size_t i = 0; i < tasks.size(); ++i) {
-        const Task& task = tasks[i];
-        outputs.append(nb::make_tuple(owned(std::move(values[i]), task.plan.offsets.back(), task.head->width()),
-                                      owned(task.plan.offsets),
-                                      task.head->by_token() ? nb::cast(owned(task.plan.ids)) : nb::none()));
+    nb::list result;
+    for (size_t i = 0; i < reads.size(); ++i) {
+        Values& output = outputs[i];
+        const bool ids = reads[i].head->gives_ids() && !reads[i].targets;
+        result.append(nb::make_tuple(owned(std::move(output.numbers), output.offsets.back(), output.width),
+                                     owned(output.offsets), ids ? nb::cast(owned(output.ids)) : nb::none()));
     }
-    return outputs;
+    return result;
+}
+
+nb::ndarray<nb::numpy, float> similarity(const std::string& kernels, const Floats2& query, const Floats2& documents,
+                                         const Ints& offsets, int cores) {
+    const int count = size(offsets) - 1, width = static_cast<int>(query.shape(1));
+    std::unique_ptr<float[]> scores(new float[static_cast<size_t>(count)]);
+    {
+        nb::gil_scoped_release without_gil;
+        Team team(cores);
+        const Matrix vectors = {const_cast<float*>(documents.data()), width};
+        max_similarity(kernels_named(kernels), query.data(), static_cast<int>(query.shape(0)), width,
+                       {vectors, offsets.data(), count}, scores.get(), team);
+    }
+    return owned(std::move(scores), count);
 }
 
 void bind_words(nb::module_& module) {
@@ -201,6 +213,7 @@ void bind_words(nb::module_& module) {
         .value("last", Pooling::last)
         .value("last_not_pad", Pooling::last_not_pad)
         .value("mean", Pooling::mean)
+        .value("sum", Pooling::sum)
         .value("max", Pooling::max)
         .value("mean_sqrt", Pooling::mean_sqrt)
         .value("weighted_mean", Pooling::weighted_mean)
@@ -288,17 +301,20 @@ NB_MODULE(_native, module) {
     bind_steps(module);
     bind_layers(module);
     nb::class_<Head>(module, "Head")
-        .def(nb::new_([](const std::string& kernels, int width, std::vector<Pooling> pool, int pad_id, bool skip_prompt,
-                         std::vector<Step> per_token, std::vector<Step> per_row, Finish finish) {
-                 return std::make_shared<Head>(kernels_named(kernels), width, std::move(pool), pad_id, skip_prompt,
-                                               std::move(per_token), std::move(per_row), finish);
+        .def(nb::new_([](const std::string& kernels, int width, std::vector<Pooling> pool, std::vector<Step> per_token,
+                         std::vector<Step> per_row, int pad_id, bool skip_prompt, std::vector<int32_t> without,
+                         bool sparse, Finish finish) {
+                 return std::make_shared<Head>(
+                     kernels_named(kernels), width, std::move(pool), std::move(per_token), std::move(per_row),
+                     Head::Options{pad_id, skip_prompt, std::move(without), sparse, finish});
              }),
-             "kernels"_a, "width"_a, "pool"_a, "pad_id"_a, "skip_prompt"_a, "per_token"_a, "per_row"_a, "finish"_a);
+             "kernels"_a, "width"_a, "pool"_a, "per_token"_a, "per_row"_a, "pad_id"_a, "skip_prompt"_a, "without"_a,
+             "sparse"_a, "finish"_a);
     nb::class_<PyRead>(module, "Read")
         .def(nb::init<std::shared_ptr<const Head>, Ints, std::optional<Ints>, std::optional<Pairs>, std::optional<Ints>,
-                      std::optional<Ints>, std::optional<Ints>, std::optional<Finish>>(),
+                      std::optional<Ints>, std::optional<Ints>, std::optional<Ints>, std::optional<Finish>>(),
              "head"_a, "rows"_a, "positions"_a.none(), "spans"_a.none(), "offsets"_a.none(), "vocabulary"_a.none(),
-             "skip"_a.none(), "finish"_a.none());
+             "skip"_a.none(), "targets"_a.none(), "finish"_a.none());
     nb::class_<Encoder>(module, "Encoder")
         .def(nb::new_([](const std::string& kernels, int width, Embedding embedding, std::vector<Layer> layers,
                          std::optional<Convolution> convolution, std::optional<Norm> final_norm) {
@@ -316,4 +332,5 @@ NB_MODULE(_native, module) {
         "bfloat16_products", [](const std::string& kernels) { return kernels_named(kernels).bf16_products; },
         "kernels"_a);
     module.def("compute_threads", &compute_threads);
+    module.def("max_similarity", &similarity, "kernels"_a, "query"_a, "documents"_a, "offsets"_a, "cores"_a);
 }

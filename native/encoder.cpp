@@ -195,7 +195,8 @@ Encoder::Pass::Pass(const Encoder& encoder, const Batch& batch, const PositionTa
     }
 }
 
-void Encoder::run(const Batch& batch, const PositionTables& tables, const std::vector<Task>& tasks, int cores) const {
+std::vector<Values> Encoder::run(const Batch& batch, const PositionTables& tables, std::vector<Task> tasks,
+                                 int cores) const {
     std::unique_ptr<Workspace> workspace = workspaces_.take();
     Team team(cores);
     const Matrix hidden = embedding_.run(kernels_, batch, team, *workspace);
@@ -204,8 +205,11 @@ void Encoder::run(const Batch& batch, const PositionTables& tables, const std::v
         team.share(batch.tokens, row_grain, [&](int begin, int end) {
             for (int t = begin; t < end; ++t) final_norm_->apply(kernels_, hidden.row(t));
         });
-    for (const Task& task : tasks) task.head->run(task.read, task.plan, batch, hidden, task.values, team, *workspace);
+    std::vector<Values> values;
+    for (Task& task : tasks)
+        values.push_back(task.head->run(task.read, std::move(task.plan), hidden, team, *workspace));
     workspaces_.give_back(std::move(workspace));
+    return values;
 }
 
 }  // namespace onepass

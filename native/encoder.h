@@ -12,12 +12,11 @@
 
 namespace onepass {
 
-// One read of one head, and where its values go.
+// One read of one head.
 struct Task {
     std::shared_ptr<const Head> head;
     Read read;
     Plan plan;
-    float* values;
 };
 
 class Encoder {
@@ -29,8 +28,8 @@ class Encoder {
     // of range.
     void check(const Batch& batch, const PositionTables& tables) const;
 
-    // The batch, the tables and the tasks have been checked.
-    void run(const Batch& batch, const PositionTables& tables, const std::vector<Task>& tasks, int cores) const;
+    // What each task gives; the batch, the tables and the tasks have been checked.
+    std::vector<Values> run(const Batch& batch, const PositionTables& tables, std::vector<Task> tasks, int cores) const;
 
   private:
     struct Pass;

@@ -5,11 +5,12 @@
 #include <vector>
 
 #include "batch.h"
+#include "pooling.h"
+#include "scores.h"
 #include "steps.h"
 
 namespace onepass {
 
-enum class Pooling { first, last, last_not_pad, mean, max, mean_sqrt, weighted_mean, tokens, spans, max_by_token };
 enum class Finish { none, l2, softmax, sigmoid };
 
 // An optional argument of a read.
@@ -23,49 +24,70 @@ struct Numbers {
 
 // `offsets` says which positions, or spans (first and last position in turn), belong to which of the rows.
 struct Read {
-    Numbers rows, positions, spans, offsets, skip;
+    Numbers rows, positions, spans, offsets, skip, targets;
     Finish finish;
 };
 
+// What is pooled, and where its values go.
 struct Plan {
+    std::vector<Piece> pieces;
     std::vector<int32_t> offsets;  // [rows + 1], which values belong to which of the rows
     std::vector<int32_t> ids;      // of each value, where the head pools by token id
 };
 
+struct Values {
+    int width = 1;
+    std::vector<int32_t> offsets;      // [rows + 1]
+    std::vector<int32_t> ids;          // of each value, where the head gives them
+    std::unique_ptr<float[]> numbers;  // [offsets.back(), width]
+};
+
 class Head {
   public:
+    // without: ids, rising, that a pooling by token id leaves out.  sparse: only values above 0 come out, with their columns.
+    struct Options {
+        int pad_id = -1;
+        bool skip_prompt = false;
+        std::vector<int32_t> without;
+        bool sparse = false;
+        Finish finish = Finish::none;
+    };
+
     // Raises std::invalid_argument if a step does not fit the width before it.
-    Head(const Kernels& kernels, int width, std::vector<Pooling> pool, int pad_id, bool skip_prompt,
-         std::vector<Step> per_token, std::vector<Step> per_row, Finish finish);
+    Head(const Kernels& kernels, int width, std::vector<Pooling> pool, std::vector<Step> per_token,
+         std::vector<Step> per_row, Options options);
 
     // The same with scores of these token ids only. Raises std::invalid_argument for an id that is not there.
     Head choosing(const Numbers& ids) const;
 
-    int width() const { return per_row_.width(); }
-    Finish finish() const { return finish_; }
-    bool by_token() const { return pool_[0] == Pooling::max_by_token; }
+    Finish finish() const { return options_.finish; }
+    bool gives_ids() const { return by_token() || options_.sparse; }
 
     // Raises std::invalid_argument if the read does not fit.
     Plan plan(const Read& read, const Batch& batch) const;
 
-    // values: [plan.offsets.back(), width]
-    void run(const Read& read, const Plan& plan, const Batch& batch, Matrix hidden, float* values, Team& team,
-             Workspace& workspace) const;
+    Values run(const Read& read, Plan plan, Matrix hidden, Team& team, Workspace& workspace) const;
 
   private:
-    struct Sequence;
-    Sequence sequence(const Read& read, int index, const Batch& batch) const;
-    std::vector<int> tokens_read(const Read& read, int index, const Sequence& sequence) const;
-    void pool(const Read& read, const Plan& plan, const Batch& batch, Matrix hidden, Matrix pooled, Team& team,
-              Workspace& workspace) const;
+    bool by_token() const { return pool_[0] == Pooling::max_by_token; }
+    std::vector<Piece> pieces(const Read& read, int index, const Batch& batch) const;
+    std::vector<int> tokens_read(const Read& read, const Piece& piece) const;
+    std::vector<Item> items(const Read& read, const Plan& plan) const;
+    std::vector<int32_t> distinct_ids(const Piece& piece) const;
+    void check_targets(const Read& read, const Plan& plan) const;
+    Pool pool_of(const Plan& plan, const Piece& piece, Matrix out) const;
+
+    Values dense(const Read& read, Plan plan, Matrix hidden, Team& team, Workspace& workspace) const;
+    void pool(const Read& read, const Plan& plan, Matrix hidden, Matrix pooled, Team& team, Workspace& workspace) const;
+    Values log_probabilities(const Read& read, Plan plan, Matrix hidden, Team& team, Workspace& workspace) const;
 
     const Kernels& kernels_;
     int token_width_;  // the trunk's
     std::vector<Pooling> pool_;
-    int pad_id_;  // -1: none
-    bool skip_prompt_;
     Steps per_token_, per_row_;
-    Finish finish_;
+    Options options_;
+    std::unique_ptr<const Scores> pooled_scores_;  // of a sparse head that pools a vocabulary's scores
+    std::unique_ptr<const Scores> token_scores_;   // of a head that gives every token's scores
 };
 
 }  // namespace onepass

@@ -114,23 +114,30 @@ Linear Linear::selected(const std::vector<int>& outputs) const {
 void Linear::multiply(const Call& call, Team& team) const {
     const int columns = kernels_.panel_columns;
     team.share((outputs_ + columns - 1) / columns, 1, [&](int begin, int end) {
-        const ptrdiff_t first = static_cast<ptrdiff_t>(begin) * columns;
-        const ptrdiff_t panel = begin * (gated_ ? 2 : 1);
-        Product product = {};
-        product.a = call.in.data, product.a_stride = call.in.stride;
-        product.panels = panels_.as<char>() + panel * panel_bytes();
-        product.bias = bias_.empty() ? nullptr : bias_.data() + panel * columns;
-        product.residual = call.residual.data ? call.residual.data + first : nullptr;
-        product.residual_stride = call.residual.stride;
-        product.out = call.out.at(0, first).data, product.out_stride = call.out.stride;
-        product.out_format = call.out.format;
-        product.rows = call.rows, product.depth = depth_;
-        product.columns = std::min(outputs_, end * columns) - static_cast<int>(first);
-        product.activation = call.activation;
-        product.gated = gated_;
-        if (format_ == Format::float32) kernels_.product_f32(&product);
-        else kernels_.product_bf16(&product);
+        const int first = begin * columns;
+        Call part = call;
+        part.out = call.out.at(0, first);
+        if (call.residual.data) part.residual.data += first;
+        multiply_some(part, first, std::min(outputs_, end * columns));
     });
+}
+
+void Linear::multiply_some(const Call& call, int begin, int end) const {
+    const int columns = kernels_.panel_columns;
+    const ptrdiff_t panel = begin / columns * (gated_ ? 2 : 1);
+    Product product = {};
+    product.a = call.in.data, product.a_stride = call.in.stride;
+    product.panels = panels_.as<char>() + panel * panel_bytes();
+    product.bias = bias_.empty() ? nullptr : bias_.data() + panel * columns;
+    product.residual = call.residual.data, product.residual_stride = call.residual.stride;
+    product.out = call.out.data, product.out_stride = call.out.stride;
+    product.out_format = call.out.format;
+    product.rows = call.rows, product.depth = depth_;
+    product.columns = end - begin;
+    product.activation = call.activation;
+    product.gated = gated_;
+    if (format_ == Format::float32) kernels_.product_f32(&product);
+    else kernels_.product_bf16(&product);
 }
 
 }  // namespace onepass

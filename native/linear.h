@@ -61,6 +61,8 @@ class Linear {
     };
     // out[rows, outputs] = act(in W^T + b + residual); the team divides the outputs.
     void multiply(const Call& call, Team& team) const;
+    // The outputs from `begin`, where a panel begins, to `end` only: the first becomes column 0 of `out`.
+    void multiply_some(const Call& call, int begin, int end) const;
 
   private:
     Linear(const Kernels& kernels, Format format, int inputs, int outputs, bool gated, bool biased);

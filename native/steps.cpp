@@ -42,6 +42,11 @@ Steps::Steps(const Kernels& kernels, int width, std::vector<Step> steps)
     for (const Step& step : steps_) widest_ = std::max(widest_, width_ = width_after(step, width_));
 }
 
+int Steps::block_rows() const {
+    constexpr int floats = 4 << 20, fewest = 16, most = 128;
+    return std::clamp(floats / widest_, fewest, most);
+}
+
 std::vector<Step> Steps::choosing(const int32_t* ids, int count) const {
     std::vector<Step> steps = steps_;
     for (Step& step : steps)

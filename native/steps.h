@@ -35,9 +35,14 @@ class Steps {
     // Raises std::invalid_argument if a step does not fit the width before it.
     Steps(const Kernels& kernels, int width, std::vector<Step> steps);
 
+    const std::vector<Step>& steps() const { return steps_; }
     bool empty() const { return steps_.empty(); }
+    int first_width() const { return first_width_; }
     int width() const { return width_; }  // after the last
     int widest() const { return widest_; }
+    // Rows that are best taken together: enough to read weights for some blocks, few enough that rows as wide as a
+    // vocabulary do not need a gigabyte.
+    int block_rows() const;
 
     // The steps with scores of these token ids only. Raises std::invalid_argument for an id that is not there.
     std::vector<Step> choosing(const int32_t* ids, int count) const;

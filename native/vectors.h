@@ -13,6 +13,11 @@ inline void softmax(float* x, int width) {
     for (int i = 0; i < width; ++i) x[i] /= total;
 }
 
+// A NaN stays.
+inline void keep_largest(float* most, const float* x, int width) {
+    for (int i = 0; i < width; ++i) most[i] = most[i] >= x[i] || most[i] != most[i] ? most[i] : x[i];
+}
+
 // To length 1.
 inline void normalise_l2(float* x, int width) {
     double squares = 0;

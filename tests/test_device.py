@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onepass import Encoder
-from onepass.engines.batch import Engine, Output, PackedBatch, Read
+from onepass.engines.batch import Engine, Floats, Ints, Output, PackedBatch, Read
 from onepass.errors import Cancelled, EngineFailure, Overloaded, TooLarge
 from onepass.schedule.admission import Admission
 from onepass.schedule.device import Device, MicroBatch
@@ -44,6 +44,9 @@ class Interrupted:
         if POISON in batch.ids:
             raise ValueError("a token that this engine cannot stand")
         return self.engine.run(batch, reads, cores)
+
+    def max_similarity(self, query: Floats, documents: Floats, offsets: Ints, cores: int = 1) -> Floats:
+        return self.engine.max_similarity(query, documents, offsets, cores)
 
     def info(self) -> Mapping[str, Any]:
         return {}

@@ -52,12 +52,13 @@ class Pooling(enum.Enum):
     last = 1
     last_not_pad = 2
     mean = 3
-    max = 4
-    mean_sqrt = 5
-    weighted_mean = 6
-    tokens = 7
-    spans = 8
-    max_by_token = 9
+    sum = 4
+    max = 5
+    mean_sqrt = 6
+    weighted_mean = 7
+    tokens = 8
+    spans = 9
+    max_by_token = 10
 
 class Finish(enum.Enum):
     none = 0
@@ -182,10 +183,12 @@ class Head:
         kernels: str,
         width: int,
         pool: Sequence[Pooling],
-        pad_id: int,
-        skip_prompt: bool,
         per_token: Sequence[Step],
         per_row: Sequence[Step],
+        pad_id: int,
+        skip_prompt: bool,
+        without: Sequence[int],
+        sparse: bool,
         finish: Finish,
     ) -> None: ...
 
@@ -199,6 +202,7 @@ class Read:
         offsets: Ints | None,
         vocabulary: Ints | None,
         skip: Ints | None,
+        targets: Ints | None,
         finish: Finish | None,
     ) -> None: ...
 
@@ -227,3 +231,4 @@ class Encoder:
 def instruction_sets() -> dict[str, str]: ...
 def bfloat16_products(kernels: str) -> bool: ...
 def compute_threads() -> int: ...
+def max_similarity(kernels: str, query: Floats, documents: Floats, offsets: Ints, cores: int) -> Floats: ...

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from onepass.errors import EngineFailure
 from onepass.model.heads import Finish
 
 Ints = NDArray[np.int32]
@@ -49,9 +50,11 @@ class Read:
     rows: int32 [n], indices of batch rows, in output order.
     positions: int32 [m] token positions inside their rows, or spans: int32 [m, 2] first and last position, inclusive;
     offsets: int32 [n + 1], which of them belong to which row.
-    With spans, a pooling other than "tokens" and "spans" pools each span by itself: one output row each.
+    With spans, a pooling other than "tokens" and "spans" pools each span by itself, as if it were a row without a
+    prompt: one output row each.
     vocabulary: int32 [v], score only these ids.  skip: int32 [n], leading tokens that pooling leaves out.
-    targets: int32 [m], one vocabulary id per position: the output is that id's log-probability among all, [m, 1].
+    targets: int32 [m], one vocabulary id per position, for a head that scores a vocabulary token by token: the output
+    is that id's log-probability among all, [m, 1], whatever the finish.
     finish: replaces the head's own ("none" gives raw scores).
     """
 
@@ -108,4 +111,21 @@ class Engine(Protocol):
         """One output per read, in order. Raises EngineFailure."""
         ...
 
+    def max_similarity(self, query: Floats, documents: Floats, offsets: Ints, cores: int = 1) -> Floats:
+        """ColBERT's MaxSim: float32 [n], for each document the sum over the query's vectors of the largest product.
+
+        query: float32 [q, width], never empty.  documents: float32 [t, width], the vectors of all documents end to
+        end.  offsets: int32 [n + 1], document d is documents[offsets[d]:offsets[d + 1]], never empty.
+        Raises EngineFailure for what does not fit together.
+        """
+        ...
+
     def info(self) -> Mapping[str, Any]: ...
+
+
+def check_similarity(query: Floats, documents: Floats, offsets: Ints) -> None:
+    """Raises EngineFailure for what `max_similarity` cannot compare."""
+    if query.ndim != 2 or documents.ndim != 2 or query.shape[1] != documents.shape[1] or not query.size:
+        raise EngineFailure(f"vectors of shapes {query.shape} and {documents.shape} cannot be compared")
+    if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != len(documents) or (np.diff(offsets) < 1).any():
+        raise EngineFailure(f"offsets must rise from 0 to the number of vectors, {len(documents)}, by 1 at least")

@@ -10,8 +10,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from onepass.engines import _native
-from onepass.engines.batch import Output, PackedBatch, Read
+from onepass.engines.batch import Floats, Ints, Output, PackedBatch, Read, check_similarity
 from onepass.engines.native_packing import Packing
 from onepass.engines.native_tables import PositionTables
 from onepass.engines.refuse import meaningless, not_run, refuse
@@ -83,13 +85,14 @@ class Native:
     ) -> None:
         if dtype not in ("float32", "bfloat16"):
             raise BadSetting(f"dtype {dtype!r} is unknown to the native engine; choose float32 or bfloat16")
-        refuse(self.name, meaningless(spec, heads), not_run(spec, heads))
+        refuse(self.name, meaningless(spec, heads), not_run(spec))
         self.dtype = dtype
         self.isa, self._isa_reason = choose_instruction_set(isa)
         packing = Packing(spec, weights, self.isa, dtype)
         try:
             self._tables = PositionTables(spec, packing.tensor)
             self._encoder = packing.encoder(self._tables)
+            self._sparse = {name: head.sparse for name, head in heads.items()}
             self._heads = {name: packing.head(head) for name, head in heads.items()}
         except ValueError as error:
             raise BadCheckpoint(f"{error}; the checkpoint and its config do not belong together") from None
@@ -121,7 +124,22 @@ class Native:
             raise EngineFailure(str(error)) from None
         except MemoryError:
             raise EngineFailure(f"no memory for a batch of {batch.tokens} tokens; send smaller batches") from None
-        return [Output(values, offsets, ids) for values, offsets, ids in outputs]
+        return [self._output(read, *output) for read, output in zip(reads, outputs, strict=True)]
+
+    def max_similarity(self, query: Floats, documents: Floats, offsets: Ints, cores: int = 1) -> Floats:
+        """In float32, whatever the dtype."""
+        check_similarity(query, documents, offsets)
+        try:
+            return _native.max_similarity(
+                self.isa, np.ascontiguousarray(query), np.ascontiguousarray(documents), offsets, cores
+            )
+        except TypeError as error:
+            raise EngineFailure(str(error)) from None
+
+    def _output(self, read: Read, values: Floats, offsets: Ints, ids: Ints | None) -> Output:
+        if read.vocabulary is not None and ids is not None and self._sparse[read.head]:
+            ids = read.vocabulary[ids]
+        return Output(values, offsets, ids)
 
     def _read(self, read: Read) -> _native.Read:
         if read.head not in self._heads:
@@ -135,5 +153,6 @@ class Native:
             read.offsets,
             read.vocabulary,
             read.skip,
+            read.targets,
             finish,
         )

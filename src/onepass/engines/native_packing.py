@@ -219,10 +219,12 @@ class Packing:
             self.isa,
             self.spec.width,
             [getattr(_native.Pooling, kind) for kind in head.pool.kinds],
-            -1 if head.pool.pad_id is None else head.pool.pad_id,
-            head.pool.skip_prompt,
             [self.step(step) for step in head.per_token],
             [self.step(step) for step in head.per_row],
+            -1 if head.pool.pad_id is None else head.pool.pad_id,
+            head.pool.skip_prompt,
+            head.pool.without,
+            head.sparse,
             getattr(_native.Finish, head.finish),
         )
 

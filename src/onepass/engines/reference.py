@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from onepass.engines.arithmetic import ACTIVATIONS, FINISHES, norm, unit
-from onepass.engines.batch import Floats, Ints, Output, PackedBatch, Read
+from onepass.engines.batch import Floats, Ints, Output, PackedBatch, Read, check_similarity
 from onepass.engines.reference_trunk import Trunk, check_range
 from onepass.engines.refuse import meaningless, not_run, refuse
 from onepass.errors import EngineFailure
@@ -29,7 +30,7 @@ class Reference:
     dtype = "float32"
 
     def __init__(self, spec: EncoderSpec, heads: Mapping[str, HeadSpec], weights: Weights) -> None:
-        refuse(self.name, meaningless(spec, heads), not_run(spec, heads))
+        refuse(self.name, meaningless(spec, heads), not_run(spec))
         self.heads = heads
         self.weights = weights
         self.trunk = Trunk(spec, weights)
@@ -46,24 +47,50 @@ class Reference:
         ]
         return [self._output(read, states, rows) for read in reads]
 
+    def max_similarity(self, query: Floats, documents: Floats, offsets: Ints, cores: int = 1) -> Floats:
+        check_similarity(query, documents, offsets)
+        scores = [(documents[begin:end] @ query.T).max(axis=0).sum() for begin, end in pairwise(offsets)]
+        return np.array(scores, np.float32)
+
     def _output(self, read: Read, states: Sequence[Floats], rows: Sequence[Ints]) -> Output:
         head = self.heads[read.head]
         values = [self._values(head, read, index, states[row], rows[row]) for index, row in enumerate(read.rows)]
         ids = None
-        if "max_by_token" in head.pool.kinds:
-            kept = [np.unique(rows[row][_skipped(head, read, index) :]) for index, row in enumerate(read.rows)]
+        if read.targets is not None:
+            values = _log_probabilities(head, read, values)
+        elif head.sparse:
+            columns = [np.flatnonzero(~(row[0] <= 0)).astype(np.int32) for row in values]  # a NaN is not dropped
+            values = [row[0, places, None] for row, places in zip(values, columns, strict=True)]
+            ids = np.concatenate([*columns, np.zeros(0, np.int32)])
+            ids = ids if read.vocabulary is None else read.vocabulary[ids]
+        elif "max_by_token" in head.pool.kinds:
+            kept = [_distinct(head, rows[row][_skipped(head, read, index) :]) for index, row in enumerate(read.rows)]
             ids = np.concatenate([*kept, np.zeros(0, np.int32)])
         offsets = np.cumsum([0, *map(len, values)], dtype=np.int32)
         return Output(np.concatenate(values) if values else np.zeros((0, 0), np.float32), offsets, ids)
 
     def _values(self, head: HeadSpec, read: Read, index: int, states: Floats, ids: Ints) -> Floats:
-        """One row's values, [m, width]: steps per token, poolings side by side, steps per row, finish.
-
-        Steps per token change each token by itself, so poolings that pick tokens pick them first.
-        """
+        """One row's values, [m, width]: steps per token, poolings side by side, steps per row, finish."""
         skip = _skipped(head, read, index)
         if skip >= len(ids):
             raise EngineFailure(f"a prompt of {skip} tokens leaves nothing to pool of a row of {len(ids)}")
+        spans = _pooled_spans(head, read, index, len(ids))
+        if spans is None:
+            pooled = self._pooled(head, read, index, states, ids, skip)
+        elif len(spans):
+            every = [slice(first, last + 1) for first, last in spans]
+            pooled = np.concatenate([self._pooled(head, read, index, states[own], ids[own], 0) for own in every])
+        else:
+            pooled = self._pooled(head, read, index, states, ids, 0)[:0]
+        y = self._steps(head.per_row, pooled, read)
+        finish = "none" if read.targets is not None else read.finish or head.finish
+        return np.asarray(FINISHES[finish](y))
+
+    def _pooled(self, head: HeadSpec, read: Read, index: int, states: Floats, ids: Ints, skip: int) -> Floats:
+        """What the head's poolings make of some tokens, side by side.
+
+        Steps per token change each token by itself, so poolings that pick tokens pick them first.
+        """
         every = None
         pooled = []
         for kind in head.pool.kinds:
@@ -74,9 +101,8 @@ class Reference:
                 pooled.append(x.reshape(len(chosen), math.prod(x.shape[1:])))
             else:
                 every = self._steps(head.per_token, states, read) if every is None else every
-                pooled.append(summary(kind, every, ids, skip))
-        y = self._steps(head.per_row, np.concatenate(pooled, axis=1), read)
-        return np.asarray(FINISHES[read.finish or head.finish](y))
+                pooled.append(summary(kind, head, every, ids, skip))
+        return np.concatenate(pooled, axis=1)
 
     def _steps(self, steps: Sequence[Step], x: Floats, read: Read) -> Floats:
         for step in steps:
@@ -118,6 +144,45 @@ def _skipped(head: HeadSpec, read: Read, index: int) -> int:
     return int(read.skip[index]) if head.pool.skip_prompt and read.skip is not None else 0
 
 
+def _pooled_spans(head: HeadSpec, read: Read, index: int, tokens: int) -> Ints | None:
+    """int32 [m, 2] of the spans that are pooled one by one, or None where all of the row is pooled at once."""
+    if read.spans is None or read.offsets is None or {"tokens", "spans"}.intersection(head.pool.kinds):
+        return None
+    if head.sparse or "max_by_token" in head.pool.kinds:
+        raise EngineFailure(f"the head {head.name!r} gives several values for each span, and nothing tells them apart")
+    spans = read.spans[read.offsets[index] : read.offsets[index + 1]]
+    check_range("position", spans, tokens)
+    for first, last in spans:
+        if first > last:
+            raise EngineFailure(f"a read's span from {first} to {last} has no tokens")
+    return spans
+
+
+def _log_probabilities(head: HeadSpec, read: Read, scores: Sequence[Floats]) -> list[Floats]:
+    """Of each row's scores [m, vocabulary] the logarithm of the target's share, [m, 1]."""
+    assert read.targets is not None
+    if not any(isinstance(step, Vocabulary) for step in (*head.per_token, *head.per_row)):
+        raise EngineFailure(f"the head {head.name!r} scores no vocabulary: it has no log-probabilities")
+    if head.pool.kinds != ("tokens",) or read.vocabulary is not None:
+        raise EngineFailure("a read's targets are scored token by token, and among the whole vocabulary")
+    counts = [len(row) for row in scores]
+    if len(read.targets) != sum(counts):
+        raise EngineFailure(f"a read has {len(read.targets)} targets for {sum(counts)} positions")
+    values = []
+    for row, targets in zip(scores, np.split(read.targets, np.cumsum(counts)[:-1]), strict=True):
+        check_range("target", targets, row.shape[1])
+        shifted = row - row.max(axis=1, keepdims=True)
+        totals = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        values.append(np.take_along_axis(shifted, targets[:, None].astype(np.intp), axis=1) - totals)
+    return values
+
+
+def _distinct(head: HeadSpec, ids: Ints) -> Ints:
+    """The ids that max_by_token gives a row each."""
+    found = np.unique(ids)
+    return found[~np.isin(found, head.pool.without)]
+
+
 def picked(kind: PoolKind, head: HeadSpec, read: Read, index: int, ids: Ints, skip: int) -> Ints | None:
     """Which tokens a pooling picks, int32 [m], or [m, 2] for spans; None where it reads all of them.
 
@@ -142,8 +207,8 @@ def picked(kind: PoolKind, head: HeadSpec, read: Read, index: int, ids: Ints, sk
     return None
 
 
-def summary(kind: PoolKind, x: Floats, ids: Ints, skip: int) -> Floats:
-    """x: float32 [n, width] of one row -> [1, width], or one row per distinct id, by rising id, for max_by_token.
+def summary(kind: PoolKind, head: HeadSpec, x: Floats, ids: Ints, skip: int) -> Floats:
+    """x: float32 [n, width] -> [1, width], or one row per distinct id, by rising id, for max_by_token.
 
     `skip` leading tokens are left out; weights keep their place.
     """
@@ -151,6 +216,8 @@ def summary(kind: PoolKind, x: Floats, ids: Ints, skip: int) -> Floats:
     match kind:
         case "mean":
             return kept.mean(axis=0, keepdims=True)
+        case "sum":
+            return kept.sum(axis=0, keepdims=True)
         case "max":
             return kept.max(axis=0, keepdims=True)
         case "mean_sqrt":
@@ -159,5 +226,6 @@ def summary(kind: PoolKind, x: Floats, ids: Ints, skip: int) -> Floats:
             weights = np.arange(skip + 1, len(x) + 1, dtype=np.float32)[:, None]
             return (kept * weights).sum(axis=0, keepdims=True) / weights.sum()
         case "max_by_token":
-            return np.stack([kept[ids[skip:] == token].max(axis=0) for token in np.unique(ids[skip:])])
+            rows = [kept[ids[skip:] == token].max(axis=0) for token in _distinct(head, ids[skip:])]
+            return np.array(rows, x.dtype).reshape(len(rows), x.shape[1])
     raise EngineFailure(f"the reference engine has no pooling {kind}")

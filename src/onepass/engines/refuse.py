@@ -36,9 +36,7 @@ def meaningless(spec: EncoderSpec, heads: Mapping[str, HeadSpec]) -> Iterator[st
     for layer in dict.fromkeys(spec.layers):
         yield from _meaningless_layer(spec, layer)
     for head in heads.values():
-        several = SEVERAL.intersection(head.pool.kinds)
-        if several and len(head.pool.kinds) > 1:
-            yield f"head pooling {' and '.join(sorted(several))} beside another"
+        yield from _meaningless_head(head)
 
 
 def _meaningless_rope(rope: RopeSpec) -> Iterator[str]:
@@ -77,6 +75,19 @@ def _meaningless_layer(spec: EncoderSpec, layer: LayerSpec) -> Iterator[str]:
         yield f"feed_forward.chain={feed_forward.chain} with layer.place={layer.place}"
 
 
+def _meaningless_head(head: HeadSpec) -> Iterator[str]:
+    kinds, without = " and ".join(head.pool.kinds), head.pool.without
+    several = SEVERAL.intersection(head.pool.kinds)
+    if several and len(head.pool.kinds) > 1:
+        yield f"head pooling {' and '.join(sorted(several))} beside another"
+    if several and head.sparse:
+        yield f"head pooling {kinds} and sparse"
+    if without and "max_by_token" not in several:
+        yield f"head pooling {kinds} without {len(without)} ids"
+    if list(without) != sorted({*without}):
+        yield "head pooling without ids that do not rise"
+
+
 def _fits(size: int, head_size: int) -> bool:
     return 2 <= size <= head_size and size % 2 == 0
 
@@ -85,9 +96,7 @@ def _possible(mixed: bool, experts: int, top: int) -> bool:
     return 1 <= top <= experts if mixed else experts == top == 0
 
 
-def not_run(spec: EncoderSpec, heads: Mapping[str, HeadSpec]) -> Iterator[str]:
+def not_run(spec: EncoderSpec) -> Iterator[str]:
     """Options that make sense and that no engine here runs."""
     if any(layer.attention.conv_kernel is not None for layer in spec.layers):
         yield "attention.conv_kernel"
-    if any(head.sparse for head in heads.values()):
-        yield "head sparse"

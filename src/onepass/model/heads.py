@@ -16,6 +16,7 @@ PoolKind = Literal[
     "last",
     "last_not_pad",  # the last token whose id is not the pad id
     "mean",
+    "sum",
     "max",
     "mean_sqrt",  # sum / sqrt(n)
     "weighted_mean",  # sum (t + 1) x_t / sum (t + 1)
@@ -74,18 +75,24 @@ Step = Linear | Activation | Norm | Vocabulary | L2 | Truncate
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Several kinds are concatenated in order. skip_prompt: leave out the row's leading prompt tokens (`Read.skip`)."""
+    """Several kinds are concatenated in order.
+
+    skip_prompt: leave out the row's leading prompt tokens (`Read.skip`).  without: rising ids that max_by_token leaves
+    out.
+    """
 
     kinds: tuple[PoolKind, ...]
     pad_id: int | None = None
     skip_prompt: bool = False
+    without: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class HeadSpec:
     """`labels` name the output columns of a classifier, in order; empty for vectors.
 
-    sparse: of a pooled row only the values above 0 come out, each with its column as id (SPLADE over a Vocabulary).
+    sparse: of a pooled row only the values above 0 come out, by rising column, each with its column as id (SPLADE over
+    a Vocabulary); what is not a number comes out, too.
     """
 
     name: str
