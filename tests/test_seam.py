@@ -115,6 +115,18 @@ MEANINGLESS = {
     "attention.heads=12 with attention.kv_heads=5": with_layers(bert(), attention=attention(12, 64, kv_heads=5)),
     "attention.rope=0 with 0 ropes": replace(qwen3(), ropes=()),
     "rope.size=130 with attention.head_size=128": replace(qwen3(), ropes=(RopeSpec(130, 1e6),)),
+    "ropes.0, which no layer names": replace(bert(), ropes=(RopeSpec(64, 1e4),)),
+    "rope.scaling=linear with options none": replace(qwen3(), ropes=(RopeSpec(128, 1e6, "linear"),)),
+    "rope.size=128 with 3 numbers of short_factor": replace(
+        qwen3(), ropes=(RopeSpec(128, 1e6, "longrope", options=(("short_factor", (1.0, 2.0, 3.0)),)),)
+    ),
+    "relative.buckets=2 with relative.max_distance=128": replace(t5(), relative=T5Buckets(2, 128)),
+    "relative.max_distance=512 with relative.span=256 and no buckets": replace(
+        deberta_v3(), relative=Disentangled(256, 512, 0, content_to_position=True, position_to_content=True)
+    ),
+    "different layers over the same layer.weights": replace(
+        bert(), layers=(bert().layers[0], replace(bert().layers[0], norm=NormSpec("layer", 1e-5)))
+    ),
     "feed_forward.kind=plain with 4 experts, top 2": with_layers(
         bert(), feed_forward=FeedForwardSpec("plain", 64, "gelu", experts=4, top=2)
     ),
