@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from onepass.engines import build_engine
 from onepass.engines.batch import Engine, PackedBatch, Read
+from onepass.engines.native import Native, instruction_sets
 from onepass.model.checkpoint import Checkpoint
 from onepass.model.heads import Finish, HeadSpec, Pool
 
@@ -26,6 +27,15 @@ def start(name: str, checkpoint: Checkpoint) -> Engine:
     """A float32 engine that can also be asked for STATES."""
     heads: Mapping[str, HeadSpec] = {**checkpoint.heads, STATES.name: STATES}
     return build_engine(replace(checkpoint, heads=heads), name, "float32")[0]
+
+
+def every_engine(checkpoint: Checkpoint) -> Iterator[tuple[str, Engine]]:
+    """(name, engine): the reference, and native on every instruction set that this machine runs; as `start`."""
+    yield "reference", start("reference", checkpoint)
+    heads: Mapping[str, HeadSpec] = {**checkpoint.heads, STATES.name: STATES}
+    for isa, obstacle in instruction_sets().items():
+        if not obstacle:
+            yield f"native on {isa}", Native(checkpoint.spec, heads, checkpoint.weights, isa=isa)
 
 
 def pack(rows: Rows, types: Rows | None = None) -> PackedBatch:

@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 from numpy.typing import NDArray
-from running import ENGINES, STATES, encode, error, run, start
+from running import ENGINES, STATES, encode, error, every_engine, run, start
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sentence_transformer import modules as st
 from tiny import KINDS, TEXT, USABLE, Family, change_json, redraw, refused, tiny_checkpoint, write_json
@@ -62,16 +62,16 @@ def trunk(folder: Path) -> Any:
     return model.get_encoder() if model.config.is_encoder_decoder else model
 
 
-@engines
 @families
-def test_trunk(tmp_path: Path, family: Family, engine: str) -> None:
+def test_trunk(tmp_path: Path, family: Family) -> None:
     folder = tiny_checkpoint(tmp_path, family, "trunk")
     checkpoint = load_checkpoint(folder)
     model = trunk(folder)
     rows, types = random_rows(family, checkpoint.spec.embed.vocab)
-    states = run(start(engine, checkpoint), STATES.name, rows, types)
-    for ours, ids, kinds in zip(states, rows, types, strict=True):
-        assert error(ours, reference(model, ids, kinds).last_hidden_state[0]) < LIMIT, f"{len(ids)} tokens"
+    theirs = [reference(model, ids, kinds).last_hidden_state[0] for ids, kinds in zip(rows, types, strict=True)]
+    for name, engine in every_engine(checkpoint):
+        for ours, expected in zip(run(engine, STATES.name, rows, types), theirs, strict=True):
+            assert error(ours, expected) < LIMIT, f"{name}, {len(expected)} tokens"
 
 
 @engines
@@ -86,19 +86,19 @@ def test_activations(tmp_path: Path, name: str, engine: str) -> None:
         assert error(ours, reference(model, ids, kinds).last_hidden_state[0]) < LIMIT
 
 
-@engines
-@pytest.mark.parametrize("labels", [("only",), ("a", "b", "c")])
 @classifiers
-def test_classifier_logits(tmp_path: Path, family: Family, labels: tuple[str, ...], engine: str) -> None:
+def test_classifier_logits(tmp_path: Path, family: Family) -> None:
+    labels = ("a", "b", "c")
     folder = tiny_checkpoint(tmp_path, family, "classify", labels=labels)
     checkpoint = load_checkpoint(folder)
     assert checkpoint.heads["classify"].labels == labels
     model = auto.AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
     rows, types = random_rows(family, checkpoint.spec.embed.vocab)
-    logits = run(start(engine, checkpoint), "classify", rows, types, finish="none")
     theirs = [reference(model, ids, kinds).logits for ids, kinds in zip(rows, types, strict=True)]
-    # label by label over all rows: a single logit may happen to be near 0
-    assert error(np.concatenate(logits).T, np.concatenate(theirs).T) < LIMIT
+    for name, engine in every_engine(checkpoint):
+        logits = run(engine, "classify", rows, types, finish="none")
+        # label by label over all rows: a single logit may happen to be near 0
+        assert error(np.concatenate(logits).T, np.concatenate(theirs).T) < LIMIT, name
 
 
 @engines
@@ -126,13 +126,14 @@ def test_classifier_scores_are_those_of_the_pipeline(
         assert error(ours[0], [by_name[label] for label in labels]) < LIMIT
 
 
-@engines
 @classifiers
-def test_cross_encoder(tmp_path: Path, family: Family, engine: str) -> None:
+def test_cross_encoder(tmp_path: Path, family: Family) -> None:
     folder = tiny_checkpoint(tmp_path, family, "rerank")
     checkpoint = load_checkpoint(folder)
-    scores = run(start(engine, checkpoint), "classify", *encode(checkpoint, PAIRS))
-    assert error(np.concatenate(scores)[:, 0], CrossEncoder(str(folder)).predict(PAIRS, batch_size=1)) < LIMIT
+    theirs = CrossEncoder(str(folder)).predict(PAIRS, batch_size=1)
+    for engine in ENGINES:
+        scores = run(start(engine, checkpoint), "classify", *encode(checkpoint, PAIRS))
+        assert error(np.concatenate(scores)[:, 0], theirs) < LIMIT, engine
 
 
 @pytest.mark.parametrize("name", ["Identity", "Sigmoid"])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import ENGINES, STATES, error, run, start
+from running import STATES, error, every_engine, run, start
 from test_parity import LIMIT, random_rows, reference, trunk
 from tiny import USABLE, Family, Head, change_json, refused, tiny_checkpoint
 
@@ -85,8 +85,8 @@ def test_variant(tmp_path: Path, name: str) -> None:
     model = trunk(folder)
     rows, types = random_rows(family, checkpoint.spec.embed.vocab)
     theirs = [reference(model, ids, kinds).last_hidden_state[0] for ids, kinds in zip(rows, types, strict=True)]
-    for engine in ENGINES:
-        for ours, expected in zip(run(start(engine, checkpoint), STATES.name, rows, types), theirs, strict=True):
+    for engine, built in every_engine(checkpoint):
+        for ours, expected in zip(run(built, STATES.name, rows, types), theirs, strict=True):
             assert error(ours, expected) < LIMIT, f"{engine}, {len(expected)} tokens"
 
 

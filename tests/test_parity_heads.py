@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from running import ENGINES, encode, error, pack, run, start
+from running import ENGINES, encode, error, every_engine, pack, run, start
 from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder.modules import LogitScore
 from sentence_transformers.sentence_transformer import modules as st
@@ -46,12 +46,12 @@ def test_logits(tmp_path: Path, family: Family, head: Head, **config: Any) -> No
     model = loader.from_pretrained(folder, dtype=torch.float32).eval()
     rows, types = random_rows(family, checkpoint.spec.embed.vocab)
     theirs = [logits(reference(model, ids, kinds)) for ids, kinds in zip(rows, types, strict=True)]
-    for engine in ENGINES:
-        ours = run(start(engine, checkpoint), head, rows, types, finish="none")
+    for name, engine in every_engine(checkpoint):
+        ours = run(engine, head, rows, types, finish="none")
         if head in ("answer", "classify"):  # so few columns that a whole row may happen to be near 0
-            assert error(np.concatenate(ours).T, np.concatenate(theirs).T) < LIMIT, engine
+            assert error(np.concatenate(ours).T, np.concatenate(theirs).T) < LIMIT, name
         else:
-            assert max(map(error, ours, theirs)) < LIMIT, engine
+            assert max(map(error, ours, theirs)) < LIMIT, name
 
 
 UNUSUAL: dict[str, tuple[Family, Head, dict[str, Any]]] = {
