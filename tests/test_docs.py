@@ -21,12 +21,25 @@ from typing import Any
 import httpx
 import pytest
 
+from onepass import Encoder
+from onepass.cli import cli
+from onepass.server import native
 from onepass.server.app import OPERATIONS, STATUS, TEI_STATUS, routes
 from onepass.server.service import Service
 from onepass.settings import ServerSettings
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "docs" / "http.md"]
+TASK_PAGES = sorted((ROOT / "docs" / "tasks").glob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "docs" / "http.md", *TASK_PAGES]
+MODELS = {
+    "sentence-transformers/all-MiniLM-L6-v2": "minilm",
+    "cross-encoder/ms-marco-MiniLM-L6-v2": "tiny_reranker",
+    "distilbert/distilbert-base-uncased-finetuned-sst-2-english": "tiny_classifier",
+    "dslim/bert-base-NER": "tiny_tagger",
+    "google-bert/bert-base-uncased": "tiny_filler",
+    "deepset/roberta-base-squad2": "tiny_answerer",
+}
+"""Fixtures of the checkpoints that stand for the hub ids of the documentation: a real one, and tiny ones."""
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 ADDRESS = "http://127.0.0.1:8080"
@@ -68,18 +81,12 @@ PYTHON = [example for example in EXAMPLES if example.language == "python"]
 
 
 @pytest.fixture(scope="module")
-def place(
-    tmp_path_factory: pytest.TempPathFactory, minilm: Path, tiny_reranker: Path, tiny_classifier: Path
-) -> Iterator[Path]:
-    """A folder in which the hub ids of the documentation are folders: one real model, and tiny ones for the others."""
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in which the hub ids of the documentation are folders."""
     place = tmp_path_factory.mktemp("place")
-    for name, model in {
-        "sentence-transformers/all-MiniLM-L6-v2": minilm,
-        "cross-encoder/ms-marco-MiniLM-L6-v2": tiny_reranker,
-        "distilbert/distilbert-base-uncased-finetuned-sst-2-english": tiny_classifier,
-    }.items():
+    for name, fixture in MODELS.items():
         (place / name).parent.mkdir(exist_ok=True)
-        (place / name).symlink_to(model)
+        (place / name).symlink_to(request.getfixturevalue(fixture))
     with contextlib.chdir(place):
         yield place
 
@@ -124,6 +131,7 @@ def several_models(place: Path) -> Iterator[str]:
         "all-MiniLM-L6-v2=sentence-transformers/all-MiniLM-L6-v2",
         "reranker=cross-encoder/ms-marco-MiniLM-L6-v2",
         "sentiment=distilbert/distilbert-base-uncased-finetuned-sst-2-english",
+        *(f"{name}={name}" for name in MODELS),
     ) as address:
         yield address
 
@@ -132,8 +140,9 @@ def served(example: Example, request: pytest.FixtureRequest) -> str:
     """The block with the address of a server that has the models it asks for."""
     if ADDRESS not in example.code:
         return example.code
-    several = '"reranker"' in example.code or '"sentiment"' in example.code
-    return example.code.replace(ADDRESS, request.getfixturevalue("several_models" if several else "one_model"))
+    named = re.search(r'"model": "([^"]+)"', example.code)
+    one = named is None or named[1] == "all-MiniLM-L6-v2"
+    return example.code.replace(ADDRESS, request.getfixturevalue("one_model" if one else "several_models"))
 
 
 @pytest.mark.parametrize("example", SHELL, ids=str)
@@ -230,6 +239,23 @@ def test_every_route_is_in_the_documentation_and_no_other() -> None:
         offered |= {(method, route.path) for method in route.methods or {"POST"} if method != "HEAD"}
     assert documented == offered
     assert {("POST", operation.path) for operation in OPERATIONS} <= documented
+
+
+def test_every_task_is_in_the_table_with_its_method_route_command_and_page() -> None:
+    table = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    row = re.compile(r"^\| \[`(\w+)`\]\((.+?)\) \|.*\| `(.+?)` \| (?:`onepass (.+?)`|-) \|$", re.MULTILINE)
+    rows = row.findall(table)
+    assert {route for _, _, route, _ in rows} == {operation.path for operation in native.OPERATIONS}
+    assert {ROOT / "docs" / page for _, page, _, _ in rows} == {*TASK_PAGES}
+    assert {command for *_, command in rows if command} == {*cli.commands} - {"serve", "info", "pull"}
+    for task, page, route, command in rows:
+        assert hasattr(Encoder, task)
+        assert hasattr(Encoder, f"a{task}")
+        assert (page, route) == (f"tasks/{task}.md", f"/onepass/v1/{task}")
+        codes = [example.code for example in EXAMPLES if example.page == f"{task}.md"]
+        assert any(f".{task}(" in code for code in codes)
+        assert not command or any(code.startswith(f"onepass {command} ") for code in codes)
+        assert any(route in code and code.startswith("curl") for code in codes)
 
 
 def test_every_error_code_is_documented_with_its_status() -> None:
