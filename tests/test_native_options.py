@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from random_models import NORM, batch_of, double, draw, read_all, row_of, worst
 
 from onepass.engines.batch import Floats, PackedBatch, Read
@@ -78,6 +80,11 @@ def deberta(
 ) -> EncoderSpec:
     return encoder(LAYER, relative=Disentangled(span, far, buckets, c2p, p2c, NORM), **more)
 
+
+# `HYPOTHESIS_PROFILE=deep` draws batches as large as a server's.
+DEEP = settings().max_examples > 100
+EXAMPLES = 300 if DEEP else 8
+LONGEST, MOST_ROWS, LARGEST = (8192, 4096, 2**27) if DEEP else (500, 40, 2**20)
 
 OLD = 20  # tokens that a scaled rotary table was trained on
 SPECS: dict[str, EncoderSpec] = {
@@ -222,3 +229,33 @@ def test_a_row_is_the_same_bits_in_any_company(name: str, dtype: str, isa: str) 
         lone = row_of(batch, row)
         for a, b in zip(engine.run(lone, [read_all(lone, head) for head in HEADS]), together, strict=True):
             assert np.array_equal(a.values, b.row(row))
+
+
+DRAWN = ["windows in some layers", "disentangled", "rotary dynamic", "bottleneck shared by all", "experts"]
+LENGTHS_DRAWN = st.lists(st.integers(1, 20) | st.integers(1, LONGEST), min_size=1, max_size=MOST_ROWS).filter(
+    lambda lengths: sum(length**2 for length in lengths) <= LARGEST
+)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+@settings(max_examples=EXAMPLES)
+@given(lengths=LENGTHS_DRAWN, cores=st.integers(1, 4), dtype=st.sampled_from(["float32", "bfloat16"]), data=st.data())
+def test_any_batch_comes_out_whole(name: str, lengths: list[int], cores: int, dtype: str, data: st.DataObject) -> None:
+    engine = fuzzed(name, dtype)
+    visible = [data.draw(st.integers(1, length)) if length < 50 else length for length in lengths[:20]]
+    batch = batch_of(lengths, visible=visible + lengths[20:])
+    mean, tokens = engine.run(batch, [read_all(batch, head) for head in HEADS], cores)
+    assert mean.values.shape == (len(lengths), 64)
+    assert tokens.values.shape == (sum(lengths), 64)
+    assert np.all(np.isfinite(tokens.values))
+    row = data.draw(st.integers(0, len(lengths) - 1))
+    lone = row_of(batch, row)
+    assert np.array_equal(engine.run(lone, [read_all(lone, "mean")])[0].values[0], mean.values[row])
+
+
+@cache
+def fuzzed(name: str, dtype: str) -> Native:
+    """With positions enough for the longest row."""
+    spec = SPECS[name]
+    spec = replace(spec, embed=replace(spec.embed, positions=replace(POSITIONS, rows=LONGEST)))
+    return Native(spec, HEADS, draw(spec), dtype)
