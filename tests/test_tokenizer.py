@@ -111,6 +111,11 @@ def test_ids_of_another_vocabulary_are_named(short: Tokenizer, bad: int) -> None
         short.encode([[5, bad]], EncodeOptions(), first=3)
 
 
+def test_a_list_that_holds_no_ids_is_named(short: Tokenizer) -> None:
+    with pytest.raises(InvalidInput, match="^input 3 is a list that holds a str; send a string, "):
+        short.encode([[5, "fox"]], EncodeOptions(), first=3)  # type: ignore[list-item]
+
+
 def test_over_long_input_is_refused_where_truncation_is_off(short: Tokenizer) -> None:
     with pytest.raises(InputTooLong, match=r"input 1 has \d+ tokens, the model takes 12; shorten it") as caught:
         short.encode(["fox", "fox " * 30], EncodeOptions(truncate=None))

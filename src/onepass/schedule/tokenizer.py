@@ -267,6 +267,10 @@ class Tokenizer:
 
     def _check_range(self, ids: Sequence[int], number: int) -> None:
         for id in ids:
+            if not hasattr(id, "__index__"):
+                raise InvalidInput(
+                    f"input {number} is a list that holds a {type(id).__name__}; send a string, or a list of token ids"
+                )
             if not 0 <= id < self._vocabulary:
                 raise TokenOutOfRange(
                     f"token id {id} of input {number} is outside this model's vocabulary of {self._vocabulary} ids; "

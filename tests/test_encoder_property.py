@@ -1,0 +1,171 @@
+"""Whatever is given to a method of Encoder: a result of the right shape, with exact spans, or a typed error."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+from live import load
+
+from onepass.encoder import Encoder
+from onepass.errors import OnepassError
+from onepass.tasks.tag import AGGREGATIONS
+
+MODELS = ["embedder", "classifier", "reranker", "tagger", "filler", "answerer"]
+PIECES = ["cats", "The train", "Zürich", "e\u0301", "👩‍👩‍👧", "𝔘𝔫𝔦", "שלום", "مرحبا", "\r\n", "\t", "\u00a0", "\u202e"]
+ODD = ["", " ", "\x00", "\ud800", "a" * 500, "[MASK]", "[SEP]"]
+
+words = st.text(max_size=20) | st.sampled_from([*PIECES, *ODD])
+good = st.lists(st.sampled_from(PIECES) | st.text(min_size=1, max_size=10), min_size=1, max_size=60).map(" ".join)
+texts = good | good | words
+anything = st.none() | st.integers() | st.floats() | st.binary(max_size=3) | st.lists(texts | st.integers(), max_size=3)
+batches = good | st.lists(good, min_size=1, max_size=3) | st.lists(texts | anything, max_size=3)
+masked = st.lists(st.sampled_from(["[MASK]", *PIECES]), max_size=30).map(lambda parts: " ".join(["[MASK]", *parts]))
+numbers = st.integers(-1, 80) | st.integers()
+truncate = {"truncate": st.sampled_from(["left", "right", None])}
+windows = {"window": st.none() | numbers, "overlap": st.none() | numbers}
+
+
+@pytest.fixture(scope="module")
+def encoders(request: pytest.FixtureRequest) -> dict[str, Encoder]:
+    paths: list[Path] = [request.getfixturevalue(f"tiny_{name}") for name in MODELS]
+    return load(*zip(MODELS, paths, strict=True))
+
+
+def answered(ask: Callable[[], Any]) -> Any:
+    """What it gives, or None where it refuses with one sentence."""
+    refusal: OnepassError | None = None
+    found = None
+    try:
+        found = ask()
+    except OnepassError as error:
+        refusal = error
+    event(refusal.code if refusal else "answered")
+    assert refusal is None or re.fullmatch(r".+", str(refusal))
+    return found
+
+
+def each(given: Any, found: Any) -> list[tuple[Any, Any]]:
+    """Every text with its answer."""
+    return [(given, found)] if isinstance(given, str) else list(zip(given, found, strict=True))
+
+
+wild = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@wild
+@given(
+    batches,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "prompt": texts,
+            "dimensions": numbers,
+            "normalize": st.booleans(),
+            "precision": st.sampled_from(["float32", "int8", "binary", "int4"]),
+            **truncate,
+        },
+    ),
+)
+def test_embed(encoders: dict[str, Encoder], given: Any, options: dict[str, Any]) -> None:
+    vectors = answered(lambda: encoders["embedder"].embed(given, **options))
+    if vectors is not None:
+        assert np.isfinite(vectors).all()
+        assert vectors.ndim == (1 if isinstance(given, str) else 2)
+
+
+@wild
+@given(batches, batches)
+def test_similarity(encoders: dict[str, Encoder], a: Any, b: Any) -> None:
+    cosines = answered(lambda: encoders["embedder"].similarity(a, b))
+    if cosines is not None:
+        assert cosines.shape == tuple(1 if isinstance(given, str) else len(given) for given in (a, b))
+        assert (abs(cosines) <= 1 + 1e-5).all()
+
+
+@wild
+@given(good | words, st.lists(good, min_size=1) | st.lists(texts | anything, max_size=3), st.none() | numbers)
+def test_rerank(encoders: dict[str, Encoder], query: Any, documents: list[Any], top_n: int | None) -> None:
+    ranking = answered(lambda: encoders["reranker"].rerank(query, documents, top_n=top_n))
+    if ranking is not None:
+        assert len(ranking) == min(top_n or len(documents), len(documents))
+        assert [score for _, score in ranking] == sorted((score for _, score in ranking), reverse=True)
+
+
+@wild
+@given(batches | st.lists(st.tuples(texts, texts), max_size=2), st.fixed_dictionaries({}, optional=truncate))
+def test_classify(encoders: dict[str, Encoder], given: Any, options: dict[str, Any]) -> None:
+    scores = answered(lambda: encoders["classifier"].classify(given, **options))
+    for _, labels in each(given, scores) if scores is not None else []:
+        assert sum(score for _, score in labels) == pytest.approx(1, abs=1e-5)
+
+
+@wild
+@given(
+    batches,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "aggregation": st.sampled_from([*AGGREGATIONS, "sum"]),
+            "ignore_labels": st.lists(st.sampled_from(["O", "PER", "B-LOC"]) | words, max_size=2) | words,
+            **windows,
+        },
+    ),
+)
+def test_tag(encoders: dict[str, Encoder], given: Any, options: dict[str, Any]) -> None:
+    found = answered(lambda: encoders["tagger"].tag(given, **options))
+    for text, entities in each(given, found) if found is not None else []:
+        assert all(entity.text == text[entity.start : entity.stop] for entity in entities)
+        assert [entity.start for entity in entities] == sorted(entity.start for entity in entities)
+
+
+@wild
+@given(
+    masked | st.lists(masked, min_size=1, max_size=3) | batches,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "top_k": numbers,
+            "candidates": st.none() | words | st.lists(words | anything, max_size=3),
+            **truncate,
+        },
+    ),
+)
+def test_fill(encoders: dict[str, Encoder], given: Any, options: dict[str, Any]) -> None:
+    found = answered(lambda: encoders["filler"].fill(given, **options))
+    for text, masks in each(given, found) if found is not None else []:
+        assert 1 <= len(masks) <= text.count("[MASK]")
+        for fillings in masks:
+            assert 1 <= len(fillings) <= options.get("top_k", 5)
+            assert [filling.score for filling in fillings] == sorted((one.score for one in fillings), reverse=True)
+
+
+@wild
+@given(
+    texts | st.lists(texts | anything, max_size=2),
+    texts | st.lists(texts | anything, max_size=2),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "top_k": numbers,
+            "no_answer": st.booleans(),
+            "answer_tokens": numbers,
+            "align_to_words": st.booleans(),
+            **windows,
+        },
+    ),
+)
+def test_answer(encoders: dict[str, Encoder], question: Any, context: Any, options: dict[str, Any]) -> None:
+    found = answered(lambda: encoders["answerer"].answer(question, context, **options))
+    if found is None:
+        return
+    one = isinstance(question, str) and isinstance(context, str)
+    contexts = [context] * len(found) if isinstance(context, str) else context
+    for text, answers in zip(contexts, [found] if one else found, strict=False):
+        assert all(answer.text == text[answer.start : answer.stop] for answer in answers)
