@@ -46,6 +46,10 @@ def bert(layers: int, width: int, heads: int) -> dict[str, Any]:
 VOCABULARY = {"vocab_size": 30522, "pad_token_id": 0}  # all-MiniLM's; the published models have other ones
 DEBERTA_V3_BASE = VOCABULARY | {
     "model_type": "deberta-v2",
+    "num_hidden_layers": 12,
+    "hidden_size": 768,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
     "hidden_act": "gelu",
     "max_position_embeddings": LONGEST,
     "max_relative_positions": 512,
