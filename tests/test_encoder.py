@@ -22,6 +22,7 @@ from tiny import Family, tiny_checkpoint, write_json
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from onepass import Encoder
+from onepass.blocking import wait
 from onepass.errors import BadSetting, Cancelled, EmptyInput, InputTooLong, InvalidInput, TokenOutOfRange, WrongTask
 from onepass.schedule.device import Device
 from onepass.schedule.tokenizer import EncodeOptions
@@ -210,6 +211,44 @@ def test_it_works_inside_a_running_loop_and_awaited(embedder: Encoder) -> None:
         assert np.array_equal(np.stack(rows), expected)
 
     asyncio.run(main())
+
+
+def test_a_thread_that_ends_leaves_no_event_loop_open(embedder: Encoder) -> None:
+    """Blocking calls run on a loop of their thread."""
+    loops: list[Any] = []
+
+    async def which() -> None:
+        loops.append(asyncio.get_running_loop())
+
+    def call() -> None:
+        embedder.embed("fox")
+        wait(which())
+        wait(which())
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+    assert loops[0] is loops[1]
+    assert loops[0].is_closed()
+
+
+def test_an_interrupted_call_is_cancelled() -> None:
+    seen: list[str] = []
+
+    async def interrupted() -> None:
+        try:
+            asyncio.get_running_loop().call_soon(interrupt)
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        wait(interrupted())
+    assert seen == ["cancelled"]
 
 
 def test_an_iterator_is_drawn_only_as_there_is_room(tiny_embedder: Path) -> None:

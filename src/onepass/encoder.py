@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
-import os
-import threading
 import time
 import weakref
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -19,6 +16,7 @@ from typing import Any, TypeVar, Unpack, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from onepass.blocking import wait
 from onepass.engines import build_engine
 from onepass.engines.batch import Floats
 from onepass.engines.native import compute_threads
@@ -96,7 +94,7 @@ class Encoder:
         truncate: Truncate = "right",
     ) -> Array:
         """A str gives one row [width], many texts [n, width]; see `tasks.embed.embed`."""
-        return self._wait(
+        return wait(
             self.aembed(
                 texts,
                 prompt=prompt,
@@ -132,7 +130,7 @@ class Encoder:
 
     def similarity(self, a: str | Sequence[Text], b: str | Sequence[Text], *, truncate: Truncate = "right") -> Floats:
         """float32 [len(a), len(b)], cosines; a str counts as one text."""
-        return self._wait(self.asimilarity(a, b, truncate=truncate))
+        return wait(self.asimilarity(a, b, truncate=truncate))
 
     async def asimilarity(
         self, a: str | Sequence[Text], b: str | Sequence[Text], *, truncate: Truncate = "right"
@@ -148,7 +146,7 @@ class Encoder:
         self, query: str, documents: Iterable[str], *, top_n: int | None = None, truncate: Truncate = "right"
     ) -> Ranking:
         """[(index of the document, score)], best first; see `tasks.rerank.rerank`."""
-        return self._wait(self.arerank(query, documents, top_n=top_n, truncate=truncate))
+        return wait(self.arerank(query, documents, top_n=top_n, truncate=truncate))
 
     async def arerank(
         self, query: str, documents: Iterable[str], *, top_n: int | None = None, truncate: Truncate = "right"
@@ -166,7 +164,7 @@ class Encoder:
 
     def classify(self, texts: str | Iterable[Classified], *, truncate: Truncate = "right") -> Scores | list[Scores]:
         """A str gives [(label, score)], best first; many texts or (text, text) pairs a list of those."""
-        scores = self._wait(self.aclassify([texts] if isinstance(texts, str) else texts, truncate=truncate))
+        scores = wait(self.aclassify([texts] if isinstance(texts, str) else texts, truncate=truncate))
         return scores[0] if isinstance(texts, str) else scores
 
     @overload
@@ -207,7 +205,7 @@ class Encoder:
         truncate: Truncate = "right",
     ) -> Fillings | list[Fillings]:
         """A str gives for each of its masks the best tokens, many texts a list of those; see `tasks.fill.fill`."""
-        return self._wait(self.afill(texts, top_k=top_k, candidates=candidates, truncate=truncate))
+        return wait(self.afill(texts, top_k=top_k, candidates=candidates, truncate=truncate))
 
     async def afill(
         self,
@@ -236,7 +234,7 @@ class Encoder:
 
     def tag(self, texts: str | Iterable[str], **options: Unpack[TagOptions]) -> list[Entity] | list[list[Entity]]:
         """A str gives its entities in order, many texts a list of those; see `tasks.tag.tag`."""
-        return self._wait(self.atag(texts, **options))
+        return wait(self.atag(texts, **options))
 
     async def atag(
         self, texts: str | Iterable[str], **options: Unpack[TagOptions]
@@ -263,7 +261,7 @@ class Encoder:
 
         A str goes with each of many on the other side; see `tasks.answer.answer`.
         """
-        return self._wait(self.aanswer(question, context, **options))
+        return wait(self.aanswer(question, context, **options))
 
     async def aanswer(
         self, question: str | Sequence[str], context: str | Sequence[str], **options: Unpack[AnswerOptions]
@@ -333,15 +331,6 @@ class Encoder:
         if job.usage.windows:
             log.info("long inputs were read in windows, %d rows in all", len(job.usage.lengths))
 
-    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run it on the process's own event loop thread, so that it also works where a loop is running."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, _loop(os.getpid()))
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
-
 
 def _release(device: Device, name: str, owned: bool) -> None:
     device.unregister(name)
@@ -366,11 +355,3 @@ def _device(device: str | Device, cores: int | None) -> tuple[Device, bool]:
 def shared_device() -> Device:
     """The device that encoders of this process share unless they are given another."""
     return Device(compute_threads())
-
-
-@cache
-def _loop(process: int) -> asyncio.AbstractEventLoop:
-    """The event loop of blocking calls, in a thread of its own; a forked child makes another."""
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="onepass-loop", daemon=True).start()
-    return loop

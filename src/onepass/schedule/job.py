@@ -21,6 +21,7 @@ from onepass.schedule.tokenizer import PLAIN, EncodeOptions, Input, Tokenizer
 
 CHUNK_ITEMS = 32  # tokenised together: the first are computed while the next are tokenised, and others get their turn
 CHUNK_CHARACTERS = 32_768
+CHARACTERS_AT_ONCE = 500  # of a first chunk: tokenised sooner than it could go to another thread and back
 
 T = TypeVar("T")
 
@@ -213,8 +214,15 @@ class _Run:
             rows = self.served.tokenizer.encode(chunk, self.options, first=self.inputs, known=self.known)
             return [(row, self.asks(row)) for row in rows]
 
+        def encode_in_turn() -> list[tuple[Encoded, tuple[Ask, ...]]]:
+            with self.served.device.tokenizing():
+                return encode()
+
         started = time.monotonic()
-        encoded = await self.job.off_loop(encode)
+        if not self.sent and sum(map(_size, chunk)) <= CHARACTERS_AT_ONCE:
+            encoded = encode()
+        else:
+            encoded = await self.loop.run_in_executor(self.served.device.threads, encode_in_turn)
         self.usage.tokenize += time.monotonic() - started
         return encoded
 
@@ -258,6 +266,11 @@ def _cut(inputs: Iterable[Input]) -> Iterator[list[Input]]:
             chunk, size = [], 0
     if chunk:
         yield chunk
+
+
+def _size(item: Input) -> int:
+    """Characters, or token ids."""
+    return len(item) if isinstance(item, list) else _characters(item)
 
 
 def _characters(item: Input) -> int:
