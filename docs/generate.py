@@ -84,6 +84,7 @@ EXAMPLES = {
     "camembert": "sentence-camembert-base, camembert-ner",
     "distilbert": "distilbert-base-uncased-finetuned-sst-2-english",
     "electra": "ms-marco-electra-base",
+    "ernie": "ernie-2.0-base-en, ernie-3.0-base-zh",
     "albert": "albert-base-v2, paraphrase-albert-small-v2",
     "rembert": "rembert",
     "xlm-roberta-xl": "xlm-roberta-xl",

@@ -73,7 +73,6 @@ CASES: dict[str, Case] = {
     **{name: Case(*TRUNKS[name]) for name in ("v2 conv in groups", "v2 narrow words")},
     **{name: Case(*TRUNKS[name]) for name in TRUNKS if name.startswith(("all attention", "attention outside"))},
     "experts": Case("nomic_bert", changed=with_layers(feed_forward=FeedForwardSpec("experts", 32, "gelu", 1, 5, 2))),
-    "tasks": Case("bert", changed=lambda spec: replace(spec, embed=replace(spec.embed, tasks=3))),
     "rows normed": Case("bert", changed=with_attention(qk_norm="flat")),
     "linear biases": Case("bert", changed=lambda spec: replace(spec, relative=Alibi())),
     "rotary, ntk": Case("gte", {}, "ropes", lambda spec: replace(spec, ropes=(NTK,))),

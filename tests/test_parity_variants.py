@@ -22,6 +22,7 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
 LINEAR = {"rope_type": "linear", "factor": 2.5}
 
 TRUNKS: dict[str, tuple[Family, dict[str, Any]]] = {
+    "ernie no tasks": ("ernie", {"use_task_id": False}),
     "biases": ("modernbert", {"attention_bias": True, "mlp_bias": True, "norm_bias": True}),
     "window of a neighbour": ("modernbert", {"local_attention": 2}),
     "window of itself": ("modernbert", {"local_attention": 1}),
@@ -99,6 +100,8 @@ def test_trunk(tmp_path: Path, variant: str, engine: str) -> None:
 
 
 HEADS: dict[str, tuple[Family, Head, dict[str, Any]]] = {
+    "bert untied": ("bert", "fill", {"tie_word_embeddings": False}),
+    "ernie untied": ("ernie", "fill", {"tie_word_embeddings": False}),
     "modernbert mean": ("modernbert", "classify", {"classifier_pooling": "mean"}),
     "modernbert biases": ("modernbert", "classify", {"classifier_bias": True, "norm_bias": True}),
     "modernbert activation": ("modernbert", "classify", {"classifier_activation": "relu"}),

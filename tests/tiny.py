@@ -91,6 +91,11 @@ KINDS: dict[Family, Kind] = {
         "ElectraTokenizer",
         {"type_vocab_size": 2, "max_position_embeddings": USABLE, "embedding_size": 24},
     ),
+    "ernie": Kind(
+        "wordpiece",
+        "BertTokenizer",
+        {"type_vocab_size": 2, "max_position_embeddings": USABLE, "use_task_id": True},
+    ),
     "distilbert": Kind(
         "wordpiece",
         "DistilBertTokenizer",

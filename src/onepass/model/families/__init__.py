@@ -10,6 +10,7 @@ from onepass.model.families.bert import BERT
 from onepass.model.families.deberta import DEBERTA, DEBERTA_V2
 from onepass.model.families.distilbert import DISTILBERT
 from onepass.model.families.electra import ELECTRA
+from onepass.model.families.ernie import ERNIE
 from onepass.model.families.eurobert import EUROBERT
 from onepass.model.families.family import Family
 from onepass.model.families.gemma import GEMMA, GEMMA2, GEMMA3_TEXT
@@ -31,7 +32,7 @@ from onepass.model.families.xlm_roberta_xl import XLM_ROBERTA_XL
 FAMILIES: dict[str, Family] = {
     family.model_type: family
     for family in (
-        *(BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, DISTILBERT, ELECTRA),
+        *(BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, DISTILBERT, ELECTRA, ERNIE),
         *(ALBERT, REMBERT, XLM_ROBERTA_XL, EUROBERT),
         *(LLAMA, LLAMA_BIDIREC, MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3_TEXT, GPT2),
         *(T5, MT5, UMT5, BART, MBART, M2M_100),

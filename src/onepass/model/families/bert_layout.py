@@ -50,8 +50,10 @@ TENSORS: Mapping[str, str] = {
 FILL = filler(
     "cls.predictions.transform.dense",
     "cls.predictions.transform.LayerNorm",
-    "cls.predictions.bias",
+    # untied, a file has both, and this one is added
     "cls.predictions.decoder.bias",
+    "cls.predictions.bias",
+    untied="cls.predictions.decoder.weight",
 )
 
 
