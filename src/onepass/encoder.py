@@ -6,12 +6,12 @@ import itertools
 import logging
 import time
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar, Unpack, overload
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,20 +27,66 @@ from onepass.schedule.job import Job, Served
 from onepass.schedule.pieces import Truncate
 from onepass.schedule.tokenizer import EncodeOptions, Text, Tokenizer
 from onepass.tasks.answer import Answer, AnswerOptions, answer, paired
-from onepass.tasks.classify import Classified, Scores, classify
+from onepass.tasks.classify import classify
 from onepass.tasks.embed import Precision, embed
-from onepass.tasks.fill import Fillings, fill
+from onepass.tasks.fill import fill
 from onepass.tasks.heads import tasks_of
 from onepass.tasks.rerank import Ranking, rerank
 from onepass.tasks.similarity import similarity
-from onepass.tasks.tag import Entity, TagOptions, tag
+from onepass.tasks.tag import tag
 
 log = logging.getLogger("onepass")
 
 T = TypeVar("T")
+X = TypeVar("X", contravariant=True)
+R = TypeVar("R")
+P = ParamSpec("P")
+Call = TypeVar("Call", covariant=True)
 Array = NDArray[np.float32] | NDArray[np.int8]
 
 _numbers = itertools.count(1)
+
+
+class Blocking(Protocol[X, P, R]):
+    @overload  # a str is also an Iterable of str, but it counts as one text
+    def __call__(self, texts: str, *args: P.args, **options: P.kwargs) -> R: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def __call__(self, texts: Iterable[X], *args: P.args, **options: P.kwargs) -> list[R]: ...
+
+
+class Awaitable(Protocol[X, P, R]):
+    @overload
+    async def __call__(self, texts: str, *args: P.args, **options: P.kwargs) -> R: ...  # type: ignore[overload-overlap]
+
+    @overload
+    async def __call__(self, texts: Iterable[X], *args: P.args, **options: P.kwargs) -> list[R]: ...
+
+
+class Method(Protocol[Call]):
+    def __get__(self, encoder: Encoder, kind: type[Encoder]) -> Call: ...
+
+
+def each(
+    task: Callable[Concatenate[Job, Iterable[X], P], Coroutine[Any, Any, list[R]]],
+) -> tuple[Method[Blocking[X, P, R]], Method[Awaitable[X, P, R]]]:
+    """A task that answers each text by itself, as a method pair: a str gives one answer, many texts a list of them.
+
+    The task's own options and documentation are the methods'.
+    """
+
+    @wraps(task)
+    async def awaitable(self: Encoder, texts: str | Iterable[X], *args: P.args, **options: P.kwargs) -> R | list[R]:
+        job = self.job()
+        answers = await task(job, cast(Iterable[X], [texts] if isinstance(texts, str) else texts), *args, **options)
+        self._report(job)
+        return answers[0] if isinstance(texts, str) else answers
+
+    @wraps(task)
+    def blocking(self: Encoder, texts: str | Iterable[X], *args: P.args, **options: P.kwargs) -> R | list[R]:
+        return wait(awaitable(self, texts, *args, **options))
+
+    return cast(Any, (blocking, awaitable))
 
 
 class Encoder:
@@ -156,93 +202,9 @@ class Encoder:
         self._report(job)
         return ranking
 
-    @overload  # a str is also an Iterable of str, but it counts as one text
-    def classify(self, texts: str, *, truncate: Truncate = "right") -> Scores: ...  # type: ignore[overload-overlap]
-
-    @overload
-    def classify(self, texts: Iterable[Classified], *, truncate: Truncate = "right") -> list[Scores]: ...
-
-    def classify(self, texts: str | Iterable[Classified], *, truncate: Truncate = "right") -> Scores | list[Scores]:
-        """A str gives [(label, score)], best first; many texts or (text, text) pairs a list of those."""
-        scores = wait(self.aclassify([texts] if isinstance(texts, str) else texts, truncate=truncate))
-        return scores[0] if isinstance(texts, str) else scores
-
-    @overload
-    async def aclassify(self, texts: str, *, truncate: Truncate = "right") -> Scores: ...  # type: ignore[overload-overlap]
-
-    @overload
-    async def aclassify(self, texts: Iterable[Classified], *, truncate: Truncate = "right") -> list[Scores]: ...
-
-    async def aclassify(
-        self, texts: str | Iterable[Classified], *, truncate: Truncate = "right"
-    ) -> Scores | list[Scores]:
-        job = self.job()
-        scores = await classify(job, [texts] if isinstance(texts, str) else texts, truncate=truncate)
-        self._report(job)
-        return scores[0] if isinstance(texts, str) else scores
-
-    @overload
-    def fill(  # type: ignore[overload-overlap]
-        self, texts: str, *, top_k: int = 5, candidates: Sequence[str] | None = None, truncate: Truncate = "right"
-    ) -> Fillings: ...
-
-    @overload
-    def fill(
-        self,
-        texts: Iterable[str],
-        *,
-        top_k: int = 5,
-        candidates: Sequence[str] | None = None,
-        truncate: Truncate = "right",
-    ) -> list[Fillings]: ...
-
-    def fill(
-        self,
-        texts: str | Iterable[str],
-        *,
-        top_k: int = 5,
-        candidates: Sequence[str] | None = None,
-        truncate: Truncate = "right",
-    ) -> Fillings | list[Fillings]:
-        """A str gives for each of its masks the best tokens, many texts a list of those; see `tasks.fill.fill`."""
-        return wait(self.afill(texts, top_k=top_k, candidates=candidates, truncate=truncate))
-
-    async def afill(
-        self,
-        texts: str | Iterable[str],
-        *,
-        top_k: int = 5,
-        candidates: Sequence[str] | None = None,
-        truncate: Truncate = "right",
-    ) -> Fillings | list[Fillings]:
-        job = self.job()
-        filled = await fill(
-            job,
-            [texts] if isinstance(texts, str) else texts,
-            top_k=top_k,
-            candidates=candidates,
-            truncate=truncate,
-        )
-        self._report(job)
-        return filled[0] if isinstance(texts, str) else filled
-
-    @overload
-    def tag(self, texts: str, **options: Unpack[TagOptions]) -> list[Entity]: ...  # type: ignore[overload-overlap]
-
-    @overload
-    def tag(self, texts: Iterable[str], **options: Unpack[TagOptions]) -> list[list[Entity]]: ...
-
-    def tag(self, texts: str | Iterable[str], **options: Unpack[TagOptions]) -> list[Entity] | list[list[Entity]]:
-        """A str gives its entities in order, many texts a list of those; see `tasks.tag.tag`."""
-        return wait(self.atag(texts, **options))
-
-    async def atag(
-        self, texts: str | Iterable[str], **options: Unpack[TagOptions]
-    ) -> list[Entity] | list[list[Entity]]:
-        job = self.job()
-        found = await tag(job, [texts] if isinstance(texts, str) else texts, **options)
-        self._report(job)
-        return found[0] if isinstance(texts, str) else found
+    classify, aclassify = each(classify)
+    fill, afill = each(fill)
+    tag, atag = each(tag)
 
     @overload
     def answer(  # type: ignore[overload-overlap]

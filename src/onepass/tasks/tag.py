@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Literal
 
 from onepass.engines.batch import Floats
 from onepass.errors import EmptyInput, InvalidInput
@@ -45,15 +45,6 @@ class Entity:
     start: int
     stop: int
     words: tuple[int, int]
-
-
-class TagOptions(TypedDict, total=False):
-    """The options of `tag`."""
-
-    aggregation: Aggregation
-    ignore_labels: Sequence[str]
-    window: int | None
-    overlap: int | None
 
 
 async def tag(
