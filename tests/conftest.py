@@ -61,6 +61,19 @@ def tiny_filler(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_entailer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """BERT classifier that says whether the second text follows from the first."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-entailer"
+    return tiny_checkpoint(folder, "bert", "classify", labels=("contradiction", "neutral", "entailment"))
+
+
+@pytest.fixture(scope="session")
+def tiny_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Qwen3 with the head that it was trained with."""
+    return tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny-decoder", "qwen3", "next")
+
+
+@pytest.fixture(scope="session")
 def tiny_answerer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """RoBERTa with a question-answering head."""
     return tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny-answerer", "roberta", "answer")

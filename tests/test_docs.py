@@ -37,6 +37,8 @@ MODELS = {
     "distilbert/distilbert-base-uncased-finetuned-sst-2-english": "tiny_classifier",
     "dslim/bert-base-NER": "tiny_tagger",
     "google-bert/bert-base-uncased": "tiny_filler",
+    "MoritzLaurer/deberta-v3-base-zeroshot-v2.0": "tiny_entailer",
+    "Qwen/Qwen3-0.6B": "tiny_decoder",
     "deepset/roberta-base-squad2": "tiny_answerer",
 }
 """Fixtures of the checkpoints that stand for the hub ids of the documentation: a real one, and tiny ones."""

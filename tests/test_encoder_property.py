@@ -17,7 +17,7 @@ from onepass.encoder import Encoder
 from onepass.errors import OnepassError
 from onepass.tasks.tag import AGGREGATIONS
 
-MODELS = ["embedder", "classifier", "reranker", "tagger", "filler", "answerer"]
+MODELS = ["embedder", "classifier", "reranker", "tagger", "filler", "answerer", "entailer", "decoder"]
 PIECES = ["cats", "The train", "Zürich", "e\u0301", "👩‍👩‍👧", "𝔘𝔫𝔦", "שלום", "مرحبا", "\r\n", "\t", "\u00a0", "\u202e"]
 ODD = ["", " ", "\x00", "\ud800", "a" * 500, "[MASK]", "[SEP]"]
 
@@ -99,11 +99,39 @@ def test_rerank(encoders: dict[str, Encoder], query: Any, documents: list[Any], 
 
 
 @wild
-@given(batches | st.lists(st.tuples(texts, texts), max_size=2), st.fixed_dictionaries({}, optional=truncate))
+@given(
+    batches | st.lists(st.tuples(texts, texts), max_size=2),
+    st.fixed_dictionaries({}, optional={"long": st.sampled_from(["cut", "mean", "max", "half"]), **truncate}),
+)
 def test_classify(encoders: dict[str, Encoder], given: Any, options: dict[str, Any]) -> None:
     scores = answered(lambda: encoders["classifier"].classify(given, **options))
     for _, labels in each(given, scores) if scores is not None else []:
         assert sum(score for _, score in labels) == pytest.approx(1, abs=1e-5)
+
+
+@wild
+@given(
+    st.sampled_from(["entailer", "filler", "decoder", "classifier"]),
+    good | batches,
+    st.lists(st.sampled_from(["train", "cats", "bread", "שלום", "to bake"]) | words, max_size=4) | words | anything,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "template": st.sampled_from(["{}", "a {}", "{} [MASK]", "[MASK]: {}", "{} {}", "{}\nIt is "]) | words,
+            "multi_label": st.sampled_from([None, True, False]),
+            "long": st.sampled_from(["cut", "mean", "max"]),
+            **truncate,
+        },
+    ),
+)
+def test_labels_of_the_callers_own(
+    encoders: dict[str, Encoder], model: str, given: Any, labels: Any, options: dict[str, Any]
+) -> None:
+    found = answered(lambda: encoders[model].classify(given, labels=labels, **options))
+    for _, scores in each(given, found) if found is not None else []:
+        alone = options.get("multi_label") or len(labels or scores) == 1
+        assert alone or sum(score for _, score in scores) == pytest.approx(1, abs=1e-5)
+        assert labels is None or sorted(label for label, _ in scores) == sorted(labels)
 
 
 @wild

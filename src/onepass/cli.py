@@ -122,6 +122,16 @@ def rerank(model: str, query: str, documents: tuple[str, ...], **options: Any) -
 @input_options
 @pair_option
 @output_option
+@click.option("--label", "labels", metavar="LABEL", multiple=True, help="A label of your own; may be repeated.")
+@click.option("--template", metavar="TEXT", help="Where your labels stand: as {}, or at the mask beside the text's {}.")
+@click.option("--multi-label/--one-label", default=None, help="Score each label by itself, or all against each other.")
+@click.option(
+    "--long",
+    type=click.Choice(["cut", "mean", "max"]),
+    default="cut",
+    show_default=True,
+    help="Cut long texts, or read them in windows and take each label's mean or largest logit.",
+)
 @raw_scores_option
 @truncate_option
 @model_options

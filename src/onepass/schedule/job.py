@@ -149,7 +149,7 @@ class _Run:
         device.attach(self.request, self)
         try:
             if not self.wait:
-                inputs = list(inputs)
+                inputs = list(itertools.islice(inputs, device.admission.capacity + 1))  # more are too many anyway
                 device.admission.reserve(self._room(inputs), device.seconds_to_drain())
                 self.held = self._room(inputs)
             async for chunk in self._chunks(inputs):
@@ -230,6 +230,7 @@ class _Run:
         tokenizer, extra = self.served.tokenizer, 4 * len(self.options.prompt)
         if self.options.overlap is not None:
             return sum(tokenizer.estimate_windows(item, self.options) + extra for item in inputs)
+        extra += len(self.options.before) + len(self.options.after)
         return sum(min(tokenizer.estimate(item) + extra, tokenizer.max_length) for item in inputs)
 
     def deliver(self, results: Sequence[Result]) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from onepass.errors import InvalidInput
+
 Truncate = Literal["right", "left"] | None
 
 
@@ -65,6 +67,13 @@ class Part:
     slot: int = -1
 
 
+def framed(template: Sequence[Part], before: Sequence[int], after: Sequence[int]) -> tuple[Part, ...]:
+    """The template of a single text with more fixed tokens around the text."""
+    ((place, text),) = [(place, part) for place, part in enumerate(template) if part.slot >= 0]
+    first, last = (tuple(Part(type=text.type, id=id) for id in ids) for ids in (before, after))
+    return (*template[:place], *first, text, *last, *template[place + 1 :])
+
+
 def kept(text: Pieces, size: int, side: Truncate) -> Pieces:
     if size >= len(text):
         return text
@@ -99,3 +108,24 @@ def shares(parts: Sequence[Pieces], room: int) -> list[int]:
         short = room // 2
         long = short + room % 2
     return [short, long] if len(parts[0]) <= len(parts[1]) else [long, short]
+
+
+def check_unicode(text: str, name: str) -> None:
+    """Raises InvalidInput for a string that UTF-8 cannot carry."""
+    try:
+        if not text.isascii():
+            text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            f"{name} is not Unicode text: it holds a lone surrogate at character {error.start}; send well-formed text"
+        ) from None
+
+
+def byte_offsets(text: str) -> Sequence[int]:
+    """Byte offset of each character, and of the end."""
+    if text.isascii():
+        return range(len(text) + 1)
+    offsets = [0]
+    for character in text:
+        offsets.append(offsets[-1] + len(character.encode()))
+    return offsets

@@ -9,12 +9,23 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from onepass.errors import BadCheckpoint, EmptyInput, InputTooLong, InvalidInput, TokenOutOfRange
 from onepass.model.checkpoint import TokenizerFiles
-from onepass.schedule.pieces import Encoded, Part, Pieces, Truncate, aligned, kept, shares
+from onepass.schedule.pieces import (
+    Encoded,
+    Part,
+    Pieces,
+    Truncate,
+    aligned,
+    byte_offsets,
+    check_unicode,
+    framed,
+    kept,
+    shares,
+)
 
 Text = str | Sequence[int]
 Input = Text | tuple[str, str]
@@ -29,18 +40,25 @@ class EncodeOptions:
     prompt: text put before each single text.  truncate: which side of an over-long input goes; None refuses it.
     special: put special tokens around given token ids; texts always get them.
     second_tokens: most tokens of a pair's second text, cut on the right.
+    second_whole: a pair's second text is kept whole, and the first one is cut, or read in windows.
+    before, after: token ids around each single text, inside the special tokens; they are never cut.
     overlap: an over-long text, or a pair's second text, becomes several rows instead of being cut: windows that share
     so many tokens with the one before.  window: most tokens of such a row; None: the model's limit.
     aligned: say where each token of a text came from (`Encoded.alignment`).
+    together: so many items are one input to whoever asked, and errors number inputs, not items.
     """
 
     prompt: str = ""
     truncate: Truncate = "right"
     special: bool = True
     second_tokens: int | None = None
+    second_whole: bool = False
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
     overlap: int | None = None
     window: int | None = None
     aligned: bool = False
+    together: int = 1
 
 
 PLAIN = EncodeOptions()
@@ -99,11 +117,12 @@ class Tokenizer:
     def estimate_windows(self, item: Input, options: EncodeOptions) -> int:
         """Most tokens of all the windows of an item, as `estimate` counts."""
         texts = _texts(item)
-        last = _bytes(texts[-1]) if texts else len(item)
-        around = self.special_tokens(len(texts) == 2) + (_bytes(texts[0]) if len(texts) == 2 else 0)
+        sizes = [_bytes(text) for text in texts] or [len(item)]
+        long = sizes.pop(0 if options.second_whole else -1)
+        around = self.special_tokens(len(texts) == 2) + sum(sizes) + len(options.before) + len(options.after)
         row = min(options.window or self.max_length, self.max_length)
         step = max(row - around - (options.overlap or 0), 1)
-        return min(last + around, row) + max(-(-(last + around - row) // step), 0) * row
+        return min(long + around, row) + max(-(-(long + around - row) // step), 0) * row
 
     def encode(
         self,
@@ -122,8 +141,10 @@ class Tokenizer:
         if prompt and any(isinstance(item, tuple) for item in items):
             raise InvalidInput("a prompt cannot be put before a pair of texts; leave the prompt out")
         known = {} if known is None else known
+        numbers = [number // options.together for number in range(first, first + len(items))]
         clipped = [
-            [self._clipped(text, first + index, options) for text in _texts(item)] for index, item in enumerate(items)
+            [self._clipped(text, number, options) for text in _texts(item)]
+            for number, item in zip(numbers, items, strict=True)
         ]
         fresh = list(dict.fromkeys(text for texts in clipped for text in texts if text not in known))
         pieces = self._pieces([prompt + text for text in fresh], aligned=options.aligned)
@@ -136,16 +157,20 @@ class Tokenizer:
             parts = [known[text] if text in known else found[text] for text in texts]
             template = self._templates[len(parts) == 2]
             if not parts:
-                parts = [self._given(item, first + index)]
+                parts = [self._given(item, numbers[index])]
                 template = template if options.special else BARE
-            rows += self._rows(parts, template, first + index, options, cut, skips.get(texts[0], 0) if texts else 0)
+            if options.before or options.after:
+                template = framed(template, options.before, options.after)
+            skip = skips.get(texts[0], 0) if texts else 0
+            new = self._rows(parts, template, numbers[index], options, cut, skip)
+            rows += new if options.together == 1 else (replace(row, input=first + index) for row in new)
         return rows
 
     def tokens(self, text: str, *, special: bool = True) -> list[Token]:
         """The tokens of a text, uncut, with byte offsets."""
-        check_unicode(text, 0)
+        check_unicode(text, "input 0")
         encoding = self._library.encode(text, add_special_tokens=special)
-        starts = _byte_offsets(text)
+        starts = byte_offsets(text)
         return [
             Token(id, piece, bool(mask), None if mask else starts[begin], None if mask else starts[end])
             for id, piece, mask, (begin, end) in zip(
@@ -164,6 +189,11 @@ class Tokenizer:
         self._check_range(ids, 0)
         return self._library.decode(list(ids), skip_special_tokens=skip_special)
 
+    def around(self, *, pair: bool = False) -> tuple[int, int]:
+        """How many special tokens stand before a text, or a pair, and behind it."""
+        slots = [place for place, part in enumerate(self._templates[pair]) if part.slot >= 0]
+        return slots[0], len(self._templates[pair]) - 1 - slots[-1]
+
     def token(self, id: int) -> str:
         """As the vocabulary spells it."""
         return str(self._library.id_to_token(id))
@@ -173,7 +203,7 @@ class Tokenizer:
 
         Raises TokenOutOfRange for one that the model has no row for, InvalidInput for text that is not Unicode.
         """
-        check_unicode(word, 0)
+        check_unicode(word, "a candidate")
         id: int | None = self._library.token_to_id(word)
         if id is None:
             id = next(iter(self._pieces([word], aligned=False)[0].ids), None)
@@ -196,12 +226,20 @@ class Tokenizer:
         limit = min(options.window or self.max_length, self.max_length)
         room = limit - sum(part.slot < 0 for part in template)
         total = sum(map(len, parts))
+        if room < 1:
+            raise InputTooLong(
+                f"{limit - room} tokens stand around input {number}, which leaves none of {limit} for it; shorten them",
+                limit - room,
+                limit - 1,
+            )
         if total <= room:
             yield self._row(parts, template, number, options, cut, skip)
         elif options.overlap is not None:
-            *before, text = parts
-            for start, stop in self._windows(len(text), room - sum(map(len, before)), number, options.overlap):
-                yield self._row([*before, text[start:stop]], template, number, options, cut, skip, start)
+            place = 0 if options.second_whole else len(parts) - 1
+            text, windows = parts[place], list(parts)
+            for start, stop in self._windows(len(text), room - total + len(text), number, options.overlap):
+                windows[place] = text[start:stop]
+                yield self._row(windows, template, number, options, cut, skip, start)
         elif options.truncate is None:
             size = total + limit - room
             raise InputTooLong(
@@ -210,16 +248,30 @@ class Tokenizer:
                 limit,
             )
         else:
-            sizes = shares(parts, room)
+            if options.second_whole and len(parts) == 2:
+                sizes = self._beside(len(parts[1]), room, number)
+            else:
+                sizes = shares(parts, room)
             parts = [kept(part, size, options.truncate) for part, size in zip(parts, sizes, strict=True)]
             yield self._row(parts, template, number, options, True, skip)
+
+    def _beside(self, second: int, room: int, number: int) -> list[int]:
+        """How many tokens of the first text stand beside all of the second one."""
+        if second >= room:
+            raise InputTooLong(
+                f"the second text of input {number} has {second} tokens and is kept whole, which leaves none of {room} "
+                "for the first; shorten it",
+                second,
+                room - 1,
+            )
+        return [room - second, second]
 
     def _windows(self, size: int, room: int, number: int, overlap: int) -> Iterator[tuple[int, int]]:
         """First token and end of each window of at most `room` tokens, each sharing `overlap` with the one before."""
         if room <= overlap:
             raise InputTooLong(
                 f"input {number} leaves {max(room, 0)} tokens of a row for each window, which must be more than the "
-                f"overlap of {overlap}; shorten the first text or the overlap",
+                f"overlap of {overlap}; shorten what stands beside it, or the overlap",
                 overlap + 1,
                 max(room, 0),
             )
@@ -282,7 +334,7 @@ class Tokenizer:
 
         Raises InvalidInput, and InputTooLong where truncation is off.
         """
-        check_unicode(text, number)
+        check_unicode(text, f"input {number}")
         bound = CHARACTERS_PER_TOKEN * self.max_length
         if len(text) <= bound or options.overlap is not None:
             return text
@@ -301,7 +353,7 @@ class Tokenizer:
 
         As sentence-transformers counts, those of the prompt alone; LLM2Vec counts what the text alone does not have.
         """
-        leading = next((i for i, part in enumerate(self._templates[0]) if part.slot >= 0), 0)
+        leading, _ = self.around()
         if self._text_only:
             alone = self._pieces(list(found), aligned=False)
             return {text: leading + len(found[text]) - len(own) for text, own in zip(found, alone, strict=True)}
@@ -330,18 +382,6 @@ class Tokenizer:
         return tuple(template)
 
 
-def check_unicode(text: str, number: int) -> None:
-    """Raises InvalidInput for a string that UTF-8 cannot carry."""
-    try:
-        if not text.isascii():
-            text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidInput(
-            f"input {number} is not Unicode text: it holds a lone surrogate at character {error.start}; "
-            "send well-formed text"
-        ) from None
-
-
 def _texts(item: Input) -> tuple[str, ...]:
     """The strings of an item; none for token ids."""
     if isinstance(item, str):
@@ -351,13 +391,3 @@ def _texts(item: Input) -> tuple[str, ...]:
 
 def _bytes(text: str) -> int:
     return 1 + (len(text) if text.isascii() else 4 * len(text))
-
-
-def _byte_offsets(text: str) -> Sequence[int]:
-    """Byte offset of each character, and of the end."""
-    if text.isascii():
-        return range(len(text) + 1)
-    offsets = [0]
-    for character in text:
-        offsets.append(offsets[-1] + len(character.encode()))
-    return offsets

@@ -44,8 +44,11 @@ def embed(model: str, settings: ModelSettings, texts: Sequence[str], options: Op
 
 
 def classify(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
+    names = ("multi_label", "template", "long", "raw_scores")
+    chosen = {name: options[name] for name in names} | {"labels": options["labels"] or None}
+
     async def task(job: Job, chunk: list[Any]) -> list[list[outputs.Record]]:
-        answers = await classify_task(job, chunk, raw_scores=options["raw_scores"], truncate=truncate(options))
+        answers = await classify_task(job, chunk, truncate=truncate(options), **chosen)
         return [[{"label": label, "score": score} for label, score in labels] for labels in answers]
 
     lines(model, settings, texts, options, task, "labels")

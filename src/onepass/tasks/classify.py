@@ -1,45 +1,99 @@
-"""Label scores per text, or per pair of texts."""
+"""Label scores per text, or per pair of texts: the checkpoint's own labels, or the caller's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
-from onepass.errors import EmptyInput, InvalidInput
+import numpy as np
+
+from onepass.engines.arithmetic import FINISHES
+from onepass.engines.batch import Floats
+from onepass.errors import EmptyInput, InvalidInput, WrongTask
+from onepass.model.heads import Finish
 from onepass.schedule.job import Job
 from onepass.schedule.pieces import Truncate
 from onepass.schedule.row import Ask
 from onepass.schedule.tokenizer import EncodeOptions
-from onepass.tasks.heads import head_of
+from onepass.tasks.heads import head_of, tasks_of
+from onepass.tasks.label_words import worded
+from onepass.tasks.labels import LONG, Long, checked_labels, finish_of, merged
+from onepass.tasks.zero_shot import entailed
 
 Scores = list[tuple[str, float]]
 Classified = str | tuple[str, str]
 
+T = TypeVar("T")
+
 
 async def classify(
-    job: Job, inputs: Iterable[Classified], *, raw_scores: bool = False, truncate: Truncate = "right"
+    job: Job,
+    inputs: Iterable[Classified],
+    *,
+    labels: Sequence[str] | None = None,
+    multi_label: bool | None = None,
+    template: str | None = None,
+    long: Long = "cut",
+    raw_scores: bool = False,
+    truncate: Truncate = "right",
 ) -> list[Scores]:
     """For each input its (label, score) pairs, best first.
 
-    Scores are softmax for one label of several, sigmoid for one label alone or for several at once (multi-label), as
-    the checkpoint says; raw_scores leaves the logits. Raises WrongTask, InvalidInput and its kinds, Overloaded,
-    EngineFailure.
+    labels: the caller's own, for single texts. A checkpoint trained on inference (a label of it starts with "entail")
+    scores each by whether the text entails `template` with the label in its slot, "This example is {}." by default; a
+    masked or causal language model by the label's word in `template`, see `tasks.label_words`.
+    multi_label: whether each label is scored by itself (sigmoid) or all against each other (softmax). None: as the
+    checkpoint says, and against each other where the labels are the caller's.
+    long: "cut" cuts a text that is longer than a row as `truncate` says. "mean" and "max" read it in windows that
+    overlap by an eighth, and take the mean or the largest of each label's logits before scores are made of them.
+    raw_scores: the logits.
+    Raises WrongTask, InvalidInput and its kinds, Overloaded, EngineFailure.
     """
+    if long not in LONG:
+        raise InvalidInput(f"long is {long!r}; choose {', '.join(LONG)}")
+    overlap = None if long == "cut" else job.served.tokenizer.max_length // 8
+    options = EncodeOptions(truncate=truncate, overlap=overlap)
+    if labels is None:
+        checked: Iterable[Classified] = _each(inputs, _text_or_pair)
+        names, finish, logits = await _trained(job, checked, multi_label, template, long, options)
+    else:
+        names, texts = checked_labels(labels), _each(inputs, _text)
+        if "classify" in job.served.checkpoint.heads:
+            logits = await entailed(job, texts, names, bool(multi_label), template, long, options)
+        else:
+            logits = await worded(job, texts, names, bool(multi_label), template, long, options)
+        finish = finish_of(multi_label or False, len(names))
+    scores = logits if raw_scores else FINISHES[finish](logits)
+    return [sorted(zip(names, row, strict=True), key=lambda pair: -pair[1]) for row in scores.tolist()]
+
+
+async def _trained(
+    job: Job,
+    inputs: Iterable[Classified],
+    multi_label: bool | None,
+    template: str | None,
+    long: Long,
+    options: EncodeOptions,
+) -> tuple[Sequence[str], Finish, Floats]:
+    """The checkpoint's labels, how their scores are made, and logits [inputs, labels]."""
+    if template is not None:
+        raise InvalidInput("template is for labels of your own; give labels, or leave it out")
+    if "classify" not in job.served.checkpoint.heads and "classify" in tasks_of(job.served.checkpoint):
+        raise WrongTask("this model has no labels of its own; name some in labels")
     head = head_of(job, "classify", "classify")
-    ask = Ask("classify", finish="none" if raw_scores else None)
-    outputs = await job.run(_checked_all(inputs), ask, options=EncodeOptions(truncate=truncate))
-    return [
-        sorted(zip(head.labels, scores[0].tolist(), strict=True), key=lambda pair: -pair[1]) for (scores,) in outputs
-    ]
+    ask = Ask("classify", finish="none")
+    found = await job.rows(inputs, lambda _: (ask,), options=options)
+    logits = np.stack([merged([one.outputs[0].values[0] for one in windows], long) for windows in found])
+    return head.labels, head.finish if multi_label is None else finish_of(multi_label, len(head.labels)), logits
 
 
-def _checked_all(inputs: Iterable[Classified]) -> Iterable[Classified]:
-    """The inputs as they come; a list stays one."""
-    if isinstance(inputs, list):
-        return [_checked(item, index) for index, item in enumerate(inputs)]
-    return (_checked(item, index) for index, item in enumerate(inputs))
+def _each(inputs: Iterable[Any], check: Callable[[Any, int], T]) -> Iterable[T]:
+    """The inputs as they come, each checked; a list stays one."""
+    checked = (check(item, index) for index, item in enumerate(inputs))
+    return list(checked) if isinstance(inputs, list) else checked
 
 
-def _checked(item: Classified, index: int) -> Classified:
+def _text_or_pair(item: Any, index: int) -> Classified:
     """A text, or a pair as a tuple. Raises InvalidInput, EmptyInput."""
     texts = [item] if isinstance(item, str) else item
     if not isinstance(texts, Sequence) or len(texts) not in (1, 2) or not all(isinstance(text, str) for text in texts):
@@ -47,6 +101,15 @@ def _checked(item: Classified, index: int) -> Classified:
     if not any(texts):
         raise EmptyInput(f"input {index} is empty; send some text")
     return texts[0] if len(texts) == 1 else (texts[0], texts[1])
+
+
+def _text(item: Any, index: int) -> str:
+    """Raises InvalidInput, EmptyInput."""
+    if not isinstance(item, str):
+        raise InvalidInput(f"input {index} is {_shown(item)}; with labels of your own, send a string")
+    if not item:
+        raise EmptyInput(f"input {index} is empty; send some text")
+    return item
 
 
 def _shown(item: object) -> str:

@@ -1,0 +1,58 @@
+"""Labels that a text may entail: any, through a classifier trained on natural language inference (Yin et al. 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from onepass.engines.batch import Floats
+from onepass.errors import WrongTask
+from onepass.schedule.job import Job
+from onepass.schedule.row import Ask
+from onepass.schedule.tokenizer import EncodeOptions
+from onepass.tasks.heads import head_of
+from onepass.tasks.labels import Long, around_slot, merged
+
+TEMPLATE = "This example is {}."
+
+
+async def entailed(
+    job: Job,
+    texts: Iterable[str],
+    labels: Sequence[str],
+    multi_label: bool,
+    template: str | None,
+    long: Long,
+    options: EncodeOptions,
+) -> Floats:
+    """Logits [texts, labels]: each text beside each label's hypothesis, a row each; hypotheses are never cut.
+
+    The logit of entailment, or with several labels at once, or one alone, how far it lies above contradiction's. As in
+    transformers' zero-shot pipeline, contradiction is column 0, or the last where entailment is 0.
+    """
+    names = head_of(job, "classify", "classify").labels
+    entailment = next((column for column, name in enumerate(names) if name.lower().startswith("entail")), None)
+    if entailment is None or len(names) < 2:
+        raise WrongTask(
+            f"this model cannot score labels of yours: none of its own ({', '.join(names[:8])}) begins with 'entail'; "
+            "leave labels out, or serve a model trained on natural language inference"
+        )
+    contradiction = -1 if entailment == 0 else 0
+    before, after = around_slot(TEMPLATE if template is None else template)
+    hypotheses = [before + label + after for label in labels]
+    pairs = ((text, hypothesis) for text in texts for hypothesis in hypotheses)
+    ask = Ask("classify", finish="none")
+    found = await job.rows(
+        pairs,
+        lambda _: (ask,),
+        options=replace(options, second_whole=True, together=len(labels)),
+    )
+
+    def logit(row: Floats) -> Floats:
+        below = row[contradiction] if multi_label or len(labels) == 1 else 0
+        return row[entailment : entailment + 1] - below
+
+    logits = [merged([logit(one.outputs[0].values[0]) for one in windows], long) for windows in found]
+    return np.concatenate(logits).reshape(-1, len(labels))
