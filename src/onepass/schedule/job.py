@@ -214,15 +214,11 @@ class _Run:
             rows = self.served.tokenizer.encode(chunk, self.options, first=self.inputs, known=self.known)
             return [(row, self.asks(row)) for row in rows]
 
-        def encode_in_turn() -> list[tuple[Encoded, tuple[Ask, ...]]]:
-            with self.served.device.tokenizing():
-                return encode()
-
         started = time.monotonic()
         if not self.sent and sum(map(_size, chunk)) <= CHARACTERS_AT_ONCE:
             encoded = encode()
         else:
-            encoded = await self.loop.run_in_executor(self.served.device.threads, encode_in_turn)
+            encoded = await self.job.off_loop(encode)
         self.usage.tokenize += time.monotonic() - started
         return encoded
 
