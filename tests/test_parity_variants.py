@@ -102,6 +102,11 @@ def test_trunk(tmp_path: Path, variant: str, engine: str) -> None:
 HEADS: dict[str, tuple[Family, Head, dict[str, Any]]] = {
     "bert untied": ("bert", "fill", {"tie_word_embeddings": False}),
     "ernie untied": ("ernie", "fill", {"tie_word_embeddings": False}),
+    "roberta untied": ("roberta", "fill", {"tie_word_embeddings": False}),
+    "mpnet untied": ("mpnet", "fill", {"tie_word_embeddings": False}),
+    "distilbert untied": ("distilbert", "fill", {"tie_word_embeddings": False}),
+    "electra untied": ("electra", "fill", {"tie_word_embeddings": False}),
+    "albert untied": ("albert", "fill", {"tie_word_embeddings": False}),
     "modernbert mean": ("modernbert", "classify", {"classifier_pooling": "mean"}),
     "modernbert biases": ("modernbert", "classify", {"classifier_bias": True, "norm_bias": True}),
     "modernbert activation": ("modernbert", "classify", {"classifier_activation": "relu"}),

@@ -80,9 +80,10 @@ ALBERT = Family(
         "fill": filler(
             "predictions.dense",
             "predictions.LayerNorm",
-            "predictions.bias",
             "predictions.decoder.bias",
+            "predictions.bias",
             default_activation="gelu_new",
+            untied="predictions.decoder.weight",
         ),
     },
 )

@@ -31,7 +31,15 @@ def _spec(config: Config) -> EncoderSpec:
 
 def _fill(config: Config) -> Head:
     activation = config.activation("activation", "gelu")
-    return filler("vocab_transform", "vocab_layer_norm", "vocab_projector.bias", activation=activation, eps=EPS)(config)
+    projector = "vocab_projector"
+    return filler(
+        "vocab_transform",
+        "vocab_layer_norm",
+        f"{projector}.bias",
+        activation=activation,
+        eps=EPS,
+        untied=f"{projector}.weight",
+    )(config)
 
 
 DISTILBERT = Family(

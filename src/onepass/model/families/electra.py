@@ -29,6 +29,7 @@ ELECTRA = Family(
             "generator_predictions.LayerNorm",
             "generator_lm_head.bias",
             activation="gelu",
+            untied="generator_lm_head.weight",
         ),
     },
 )

@@ -160,6 +160,8 @@ def filler(
 
 def vocabulary_matrix(config: Config, head: str, untied: str | None) -> tuple[str, dict[str, Source]]:
     """Our name of the vocabulary's matrix and its source: the word table, or `untied` where config.json says so."""
+    if untied is None:
+        config.only("tie_word_embeddings", True)
     if untied is None or config.flag("tie_word_embeddings", True):
         return "embed.word", {}
     return own_matrix(head, untied)

@@ -114,6 +114,7 @@ def _classify(config: Config) -> Head:
 def _fill(config: Config) -> Head:
     """Its last norm is one, and the word table is filled up to the model's width by a matrix of the head's own."""
     head = "cls.predictions"
+    config.only("tie_word_embeddings", True)
     return filler(
         f"{head}.transform.dense",
         f"{head}.transform.LayerNorm",

@@ -43,7 +43,12 @@ MPNET = Family(
         "answer": answerer(),
         # exact GELU whatever hidden_act says
         "fill": filler(
-            "lm_head.dense", "lm_head.layer_norm", "lm_head.bias", "lm_head.decoder.bias", activation="gelu"
+            "lm_head.dense",
+            "lm_head.layer_norm",
+            "lm_head.decoder.bias",
+            "lm_head.bias",
+            activation="gelu",
+            untied="lm_head.decoder.weight",
         ),
     },
 )

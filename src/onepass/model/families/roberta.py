@@ -15,8 +15,9 @@ PAD = 1
 
 def fill(config: Config, eps: float = 1e-12) -> Head:
     """Exact GELU whatever hidden_act says.  eps: the class's default of layer_norm_eps."""
-    names = ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias", "lm_head.decoder.bias")
-    return filler(*names, activation="gelu", eps=config.number("layer_norm_eps", eps))(config)
+    names = ("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder.bias", "lm_head.bias")
+    eps = config.number("layer_norm_eps", eps)
+    return filler(*names, activation="gelu", eps=eps, untied="lm_head.decoder.weight")(config)
 
 
 HEADS: dict[str, HeadReader] = {
