@@ -304,9 +304,9 @@ NB_MODULE(_native, module) {
         .def(nb::new_([](const std::string& kernels, int width, std::vector<Pooling> pool, std::vector<Step> per_token,
                          std::vector<Step> per_row, int pad_id, bool skip_prompt, std::vector<int32_t> without,
                          bool sparse, Finish finish) {
-                 return std::make_shared<Head>(
-                     kernels_named(kernels), width, std::move(pool), std::move(per_token), std::move(per_row),
-                     Head::Options{pad_id, skip_prompt, std::move(without), sparse, finish});
+                 return std::make_shared<Head>(kernels_named(kernels), width, std::move(pool), std::move(per_token),
+                                               std::move(per_row),
+                                               Head::Options{pad_id, skip_prompt, std::move(without), sparse, finish});
              }),
              "kernels"_a, "width"_a, "pool"_a, "per_token"_a, "per_row"_a, "pad_id"_a, "skip_prompt"_a, "without"_a,
              "sparse"_a, "finish"_a);

@@ -68,9 +68,9 @@ Head::Head(const Kernels& kernels, int width, std::vector<Pooling> pool, std::ve
       options_(std::move(options)) {
     if (options_.sparse && gives_several(pool_[0])) refuse("a head that is sparse cannot pool by tokens or spans");
     if (options_.sparse && pool_.size() == 1 && reads_all(pool_[0]) && per_row_.empty())
-        pooled_scores_ = Scores::of(kernels, width, per_token_.steps());
+        pooled_scores_ = VocabularyScores::of(kernels, width, per_token_.steps());
     if (pool_[0] == Pooling::tokens)
-        token_scores_ = Scores::of(kernels, width, joined(per_token_.steps(), per_row_.steps()));
+        token_scores_ = VocabularyScores::of(kernels, width, joined(per_token_.steps(), per_row_.steps()));
 }
 
 Head Head::choosing(const Numbers& ids) const {
@@ -246,7 +246,8 @@ Values Head::dense(const Read& read, Plan plan, Matrix hidden, Team& team, Works
 }
 
 Pool Head::pool_of(const Plan& plan, const Piece& piece, Matrix out) const {
-    return {pool_, out.from(piece.value), per_token_.width(), piece, by_token() ? plan.ids.data() + piece.value : nullptr};
+    return {pool_, out.from(piece.value), per_token_.width(), piece,
+            by_token() ? plan.ids.data() + piece.value : nullptr};
 }
 
 // The pooled states of every value; steps per token take the tokens of several pieces together.

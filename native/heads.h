@@ -6,8 +6,8 @@
 
 #include "batch.h"
 #include "pooling.h"
-#include "scores.h"
 #include "steps.h"
+#include "vocabulary.h"
 
 namespace onepass {
 
@@ -44,7 +44,8 @@ struct Values {
 
 class Head {
   public:
-    // without: ids, rising, that a pooling by token id leaves out.  sparse: only values above 0 come out, with their columns.
+    // without: ids, rising, that a pooling by token id leaves out.  sparse: only values above 0 come out, with their
+    // columns.
     struct Options {
         int pad_id = -1;
         bool skip_prompt = false;
@@ -86,8 +87,8 @@ class Head {
     std::vector<Pooling> pool_;
     Steps per_token_, per_row_;
     Options options_;
-    std::unique_ptr<const Scores> pooled_scores_;  // of a sparse head that pools a vocabulary's scores
-    std::unique_ptr<const Scores> token_scores_;   // of a head that gives every token's scores
+    std::unique_ptr<const VocabularyScores> pooled_scores_;  // of a sparse head that pools a vocabulary's scores
+    std::unique_ptr<const VocabularyScores> token_scores_;   // of a head that gives every token's scores
 };
 
 }  // namespace onepass

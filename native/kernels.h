@@ -103,6 +103,8 @@ struct Kernels {
     // x[2 half] in place: (x1, x2) becomes (x1 cos - x2 sin, x2 cos + x1 sin), halves beside each other.
     void (*rotate)(float* x, const float* cosines, const float* sines, int half);
     void (*activate)(Activation, float* x, int n);
+    // The sum of e^(x - most) over x[n]; most is the largest of them.
+    float (*sum_exponentials)(const float* x, int n, float* most);
     // out[n] = x[n] to the nearest bfloat16, ties to even; then zeros to a whole panel.
     void (*round_bf16)(const float* x, uint16_t* out, int n);
 };

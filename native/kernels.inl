@@ -67,12 +67,24 @@ void rotate(float* x, const float* cosines, const float* sines, int half) {
             [&](float* p, Vec value) { store_first(p, value, rest); });
 }
 
+float sum_exponentials(const float* x, int n, float* most) {
+    const int whole = n / width * width, rest = n - whole;
+    *most = largest(x, n);
+    const Vec shift = broadcast(*most);
+    Vec total = broadcast(0.0f);
+    for (int i = 0; i < whole; i += width) total = total + exponential(load(x + i) - shift);
+    float lanes[width] = {};
+    if (rest) store_first(lanes, exponential(load_first(x + whole, rest) - shift), rest);
+    return sum(total + load(lanes));
+}
+
 size_t attention_scratch(int tokens, int head_size, bool disentangled) {
     const size_t f32 = attention_scratch_f32(tokens, head_size), bf16 = attention_scratch_bf16(tokens, head_size);
     return (f32 > bf16 ? f32 : bf16) + (disentangled ? relative_scratch(tokens) : 0);
 }
 
 constexpr Kernels table(const char* name, bool bf16_products) {
-    return {name,        panel_columns,     highest_block, bf16_products, product_f32, product_bf16, attend_f32,
-            attend_bf16, attention_scratch, layer_norm,    rms_norm,      rotate,      activate,     round_bf16};
+    return {name,         panel_columns, highest_block, bf16_products,     product_f32,
+            product_bf16, attend_f32,    attend_bf16,   attention_scratch, layer_norm,
+            rms_norm,     rotate,        activate,      sum_exponentials,  round_bf16};
 }

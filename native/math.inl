@@ -73,9 +73,11 @@ inline Vec activated(Vec x) {
     if constexpr (kind == Activation::tanh) return hyperbolic_tangent(x);
     if constexpr (kind == Activation::sigmoid) return logistic(x);
     if constexpr (kind == Activation::relu_log1p) {
+        const Vec positive = maximum(zero, x);
+        if (largest(positive) == 0.0f) return positive;  // most often: few words of a vocabulary have something to say
         float lanes[width];
-        store(lanes, x);
-        for (float& lane : lanes) lane = log1pf(lane < 0.0f ? 0.0f : lane);
+        store(lanes, positive);
+        for (float& lane : lanes) lane = log1pf(lane);
         return load(lanes);
     }
     return x;

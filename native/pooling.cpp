@@ -95,8 +95,7 @@ void Pool::end() const {
         };
         if (kind == Pooling::mean) divide(static_cast<float>(kept));
         if (kind == Pooling::mean_sqrt) divide(std::sqrt(static_cast<float>(kept)));
-        if (kind == Pooling::weighted_mean)
-            divide(static_cast<float>(0.5 * kept * (piece.skip + 1.0 + piece.tokens)));
+        if (kind == Pooling::weighted_mean) divide(static_cast<float>(0.5 * kept * (piece.skip + 1.0 + piece.tokens)));
     });
 }
 

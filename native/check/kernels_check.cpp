@@ -116,17 +116,19 @@ bool check_scoring(const Kernels& kernels, const Shapes& shapes, const char* nam
 
 bool check_rows(const Kernels& kernels, const Shapes& shapes) {
     Record norm("layer_norm", float32_error, 1), rms("rms_norm", float32_error, 1), turn("rotate", float32_error, 1),
-        activate("activate", float32_error, 1), round("round_bf16", bfloat16_error, 0);
+        activate("activate", float32_error, 1), exponentials("sum_exponentials", float32_error, 0),
+        round("round_bf16", bfloat16_error, 0);
     for (const int n : shapes.lengths) {
         check_layer_norm(kernels, n, n % 3 != 0, norm);
         check_rms_norm(kernels, n, rms);
         check_rotation(kernels, n, turn);
         for (int kind = 0; kind < activations; ++kind)
             check_activation(kernels, static_cast<Activation>(kind), n, activate);
+        check_sum_exponentials(kernels, n, exponentials);
         check_rounding(kernels, n, round);
     }
     bool right = true;
-    for (const Record* record : {&norm, &rms, &turn, &activate, &round}) right &= record->print();
+    for (const Record* record : {&norm, &rms, &turn, &activate, &exponentials, &round}) right &= record->print();
     return right;
 }
 

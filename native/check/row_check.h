@@ -64,6 +64,18 @@ inline void check_activation(const Kernels& kernels, Activation kind, int n, Rec
     }
 }
 
+inline void check_sum_exponentials(const Kernels& kernels, int n, Record& record) {
+    record.at(std::to_string(n) + " numbers");
+    std::vector<float> x = normal_numbers<float>(static_cast<size_t>(n), 4);
+    if (n > 2) x[1] = -500;
+    const float largest = *std::max_element(x.begin(), x.end());
+    Exact exact = {0, 0};
+    for (const float number : x) add(exact, std::exp(static_cast<double>(number) - largest));
+    float most = 0;
+    record.near(exact, kernels.sum_exponentials(x.data(), n, &most));
+    record.holds(most == largest, "the largest number is the largest");
+}
+
 // Exact: to the nearest, halves to even, zeros up to a whole panel.
 inline void check_rounding(const Kernels& kernels, int n, Record& record) {
     record.at(std::to_string(n) + " numbers");

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -382,6 +384,38 @@ def test_similarity_of_nothing_and_of_what_is_no_number(make: Make) -> None:
 def test_what_cannot_be_compared_is_refused(query: Floats, offsets: Ints, make: Make) -> None:
     with pytest.raises(EngineFailure, match="cannot be compared|offsets must rise from 0 to the number of vectors, 5"):
         make(FILL).max_similarity(query, vectors(5, 8), offsets)
+
+
+# Memory
+
+
+def peak_mb() -> float:
+    """The most that was resident since the last call, in MB."""
+    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    Path("/proc/self/clear_refs").write_text("5")
+    assert found
+    return int(found[1]) / 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux says what was resident at most")
+def test_memory_depends_neither_on_the_vocabulary_nor_on_the_number_of_pairs() -> None:
+    words = 200_000
+    weights = WEIGHTS | {
+        "h.words": np.random.default_rng(0).standard_normal((words, 48), np.float32),
+        "h.words.bias": np.full(words, -30, np.float32),
+    }
+    heads = {"splade": replace(SPLADE["sum"], name="splade"), "fill": replace(FILL, name="fill")}
+    engine = Native(MODEL.spec, heads, weights)
+    batch = batch_of([128] * 4)
+    read = read_all(batch, "splade"), replace(read_all(batch, "fill"), targets=np.arange(512, dtype=np.int32))
+    documents, offsets = np.ones((10_000, 16), np.float32), np.arange(10_001, dtype=np.int32)
+    query = np.ones((1000, 16), np.float32)
+    peak_mb()
+    before = peak_mb()  # what is resident now
+    engine.run(batch, read, 2)
+    assert peak_mb() - before < 20  # MB; tokens x vocabulary would be 410
+    engine.max_similarity(query, documents, offsets, 2)
+    assert peak_mb() - before < 20  # MB; all products would be 40
 
 
 # What is refused

@@ -1,4 +1,4 @@
-#include "scores.h"
+#include "vocabulary.h"
 
 #include <algorithm>
 #include <cmath>
@@ -34,10 +34,9 @@ struct Mass {
     }
 };
 
-Mass mass_of(const float* x, int width) {
-    const float most = *std::max_element(x, x + width);
-    float total = 0;
-    for (int i = 0; i < width; ++i) total += std::exp(x[i] - most);
+Mass mass_of(const Kernels& kernels, const float* x, int width) {
+    float most;
+    const float total = kernels.sum_exponentials(x, width, &most);
     return {most, total};
 }
 
@@ -51,7 +50,8 @@ void Entries::keep(const float* x, int column, int width) {
     }
 }
 
-std::unique_ptr<const Scores> Scores::of(const Kernels& kernels, int width, const std::vector<Step>& steps) {
+std::unique_ptr<const VocabularyScores> VocabularyScores::of(const Kernels& kernels, int width,
+                                                             const std::vector<Step>& steps) {
     const auto is_vocabulary = [](const Step& step) { return std::holds_alternative<VocabularyStep>(step); };
     const auto vocabulary = std::find_if(steps.begin(), steps.end(), is_vocabulary);
     if (vocabulary == steps.end()) return nullptr;
@@ -61,27 +61,28 @@ std::unique_ptr<const Scores> Scores::of(const Kernels& kernels, int width, cons
         if (!activation) return nullptr;
         after.push_back(activation->kind);
     }
-    return std::unique_ptr<const Scores>(new Scores(kernels, Steps(kernels, width, {steps.begin(), vocabulary}),
-                                                    std::get<VocabularyStep>(*vocabulary).scores, std::move(after)));
+    return std::unique_ptr<const VocabularyScores>(
+        new VocabularyScores(kernels, Steps(kernels, width, {steps.begin(), vocabulary}),
+                             std::get<VocabularyStep>(*vocabulary).scores, std::move(after)));
 }
 
-Scores::Scores(const Kernels& kernels, Steps before, std::shared_ptr<const Linear> vocabulary,
-               std::vector<Activation> after)
+VocabularyScores::VocabularyScores(const Kernels& kernels, Steps before, std::shared_ptr<const Linear> vocabulary,
+                                   std::vector<Activation> after)
     : kernels_(kernels), before_(std::move(before)), vocabulary_(std::move(vocabulary)), after_(std::move(after)) {}
 
-int Scores::block_columns() const {
+int VocabularyScores::block_columns() const {
     constexpr size_t cached_bytes = 384 * 1024;
     const size_t each = vocabulary_->bytes() / static_cast<size_t>(std::max(columns(), 1));
     const int panels = static_cast<int>(cached_bytes / std::max(each, size_t{1})) / kernels_.panel_columns;
     return std::clamp(panels, 1, 32) * kernels_.panel_columns;
 }
 
-void Scores::activate(float* x, int width) const {
+void VocabularyScores::activate(float* x, int width) const {
     for (Activation kind : after_) kernels_.activate(kind, x, width);
 }
 
-Rows Scores::inputs(const std::vector<Piece>& pieces, const std::vector<Item>& items, Matrix hidden, Team& team,
-                    Workspace& workspace) const {
+Rows VocabularyScores::inputs(const std::vector<Piece>& pieces, const std::vector<Item>& items, Matrix hidden,
+                              Team& team, Workspace& workspace) const {
     const int count = static_cast<int>(items.size()), width = vocabulary_->inputs();
     const Rows in(workspace, count, width, vocabulary_->format());
     const auto state = [&](int item) {
@@ -110,7 +111,8 @@ Rows Scores::inputs(const std::vector<Piece>& pieces, const std::vector<Item>& i
 }
 
 template <class Work, class Then>
-void Scores::each_block(int places, Team& team, Workspace& workspace, const Work& work, const Then& then) const {
+void VocabularyScores::each_block(int places, Team& team, Workspace& workspace, const Work& work,
+                                  const Then& then) const {
     const int width = block_columns(), blocks = (columns() + width - 1) / width;
     std::vector<Matrix> rooms;
     for (int member = 0; member < team.size(); ++member) rooms.push_back(workspace.matrix(chunk_rows, width));
@@ -125,7 +127,7 @@ void Scores::each_block(int places, Team& team, Workspace& workspace, const Work
 }
 
 template <class Take>
-void Scores::each_row(const Block& block, Rows in, int rows, bool activated, const Take& take) const {
+void VocabularyScores::each_row(const Block& block, Rows in, int rows, bool activated, const Take& take) const {
     for (int first = 0; first < rows; first += chunk_rows) {
         const int count = std::min(chunk_rows, rows - first);
         vocabulary_->multiply_some({in.at(first), block.room, count}, block.begin, block.begin + block.width);
@@ -136,8 +138,9 @@ void Scores::each_row(const Block& block, Rows in, int rows, bool activated, con
     }
 }
 
-std::vector<Entries> Scores::pooled(Pooling kind, const std::vector<Piece>& pieces, const std::vector<Item>& items,
-                                    Matrix hidden, Team& team, Workspace& workspace) const {
+std::vector<Entries> VocabularyScores::pooled(Pooling kind, const std::vector<Piece>& pieces,
+                                              const std::vector<Item>& items, Matrix hidden, Team& team,
+                                              Workspace& workspace) const {
     const bool later = kind == Pooling::max && std::all_of(after_.begin(), after_.end(), keeps_order);
     const int places = blocks_each * team.size(), width = block_columns();
     const std::vector<Pooling> kinds = {kind};
@@ -169,9 +172,9 @@ std::vector<Entries> Scores::pooled(Pooling kind, const std::vector<Piece>& piec
     return entries;
 }
 
-void Scores::log_probabilities(const std::vector<Piece>& pieces, const std::vector<Item>& items,
-                               const int32_t* targets, Matrix hidden, float* out, Team& team,
-                               Workspace& workspace) const {
+void VocabularyScores::log_probabilities(const std::vector<Piece>& pieces, const std::vector<Item>& items,
+                                         const int32_t* targets, Matrix hidden, float* out, Team& team,
+                                         Workspace& workspace) const {
     const int count = static_cast<int>(items.size()), places = blocks_each * team.size();
     const Rows in = inputs(pieces, items, hidden, team, workspace);
     std::vector<Mass> all(items.size()), parts(items.size() * static_cast<size_t>(places));
@@ -179,7 +182,7 @@ void Scores::log_probabilities(const std::vector<Piece>& pieces, const std::vect
     const auto weigh_block = [&](const Block& block) {
         Mass* part = parts.data() + static_cast<ptrdiff_t>(block.place) * count;
         each_row(block, in, count, true, [&](int row, const float* scores) {
-            part[row] = mass_of(scores, block.width);
+            part[row] = mass_of(kernels_, scores, block.width);
             const int target = targets[row] - block.begin;
             if (target >= 0 && target < block.width) out[row] = scores[target];
         });

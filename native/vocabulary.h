@@ -1,5 +1,5 @@
-// Scores of tokens against a vocabulary, without room for all of them: the vocabulary comes by in blocks that stay in
-// the cache, each block meets every token, and what is kept of its scores is their pooling or their sum.
+// VocabularyScores of tokens against a vocabulary, without room for all of them: the vocabulary comes by in blocks that
+// stay in the cache, each block meets every token, and what is kept of its scores is their pooling or their sum.
 #pragma once
 
 #include <cstdint>
@@ -20,10 +20,11 @@ struct Entries {
     void keep(const float* x, int column, int width);
 };
 
-class Scores {
+class VocabularyScores {
   public:
     // None unless the steps are any, the vocabulary's, and activations.
-    static std::unique_ptr<const Scores> of(const Kernels& kernels, int width, const std::vector<Step>& steps);
+    static std::unique_ptr<const VocabularyScores> of(const Kernels& kernels, int width,
+                                                      const std::vector<Step>& steps);
 
     int columns() const { return vocabulary_->outputs(); }
 
@@ -37,8 +38,8 @@ class Scores {
                            Matrix hidden, float* out, Team& team, Workspace& workspace) const;
 
   private:
-    Scores(const Kernels& kernels, Steps before, std::shared_ptr<const Linear> vocabulary,
-           std::vector<Activation> after);
+    VocabularyScores(const Kernels& kernels, Steps before, std::shared_ptr<const Linear> vocabulary,
+                     std::vector<Activation> after);
 
     // What the vocabulary multiplies, of the items' tokens.
     Rows inputs(const std::vector<Piece>& pieces, const std::vector<Item>& items, Matrix hidden, Team& team,
