@@ -137,7 +137,8 @@ async def test_rows_of_a_client_that_left_are_not_computed(rig: Rig) -> None:
 async def test_a_job_can_be_cancelled(rig: Rig) -> None:
     rig.engine.gate.clear()
     job = rig.encoder.job()
-    running = asyncio.create_task(job.run([[7]] * 100, Ask("embed")))
+    # more than both lanes can take at once
+    running = asyncio.create_task(job.run([[7]] * 5_000, Ask("embed")))
     await until(lambda: rig.device.queued_rows > 0)
     job.cancel()
     with pytest.raises(Cancelled, match="^the request was cancelled$"):
