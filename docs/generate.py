@@ -91,7 +91,7 @@ EXAMPLES = {
     "eurobert": "EuroBERT-210m",
     "llama": "LLM2Vec-Meta-Llama-3, Llama with label words",
     "llama_bidirec": "llama-embed-nemotron-8b",
-    "mistral": "e5-mistral-7b-instruct, SFR-Embedding-Mistral, GritLM-7B",
+    "mistral": "e5-mistral-7b-instruct, SFR-Embedding-Mistral",
     "qwen2": "gte-Qwen2-1.5B-instruct",
     "qwen3": "Qwen3-Embedding-0.6B, Qwen3-Reranker-0.6B",
     "gemma": "bge-reranker-v2-gemma",
