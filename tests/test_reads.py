@@ -398,7 +398,8 @@ def peak_mb() -> float:
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux says what was resident at most")
-def test_memory_depends_neither_on_the_vocabulary_nor_on_the_number_of_pairs() -> None:
+def test_what_reads_take_in_memory() -> None:
+    """It depends neither on the vocabulary nor on the number of pairs."""
     words = 200_000
     weights = WEIGHTS | {
         "h.words": np.random.default_rng(0).standard_normal((words, 48), np.float32),
