@@ -246,7 +246,7 @@ def test_bad_words(masked: Encoder, causal: Encoder) -> None:
         causal.classify("fox", labels=["a"], template="{}" + "," * 97)
     with pytest.raises(WrongTask, match="^this model has no labels of its own; name some in labels$"):
         masked.classify("fox")
-    assert masked.tasks[-2:] == ["fill", "classify"]
+    assert masked.tasks[-3:] == ["fill", "log_probs", "classify"]
 
 
 def test_a_word_that_the_vocabulary_lacks(place: Path) -> None:

@@ -25,7 +25,7 @@ from onepass import Encoder
 from onepass.cli import cli, main
 
 TEXTS = ["a river runs past the old mill", "cats sleep", "who wrote the letter that never arrived?", "salt, yeast"]
-TASKS = {"embed", "rerank", "classify", "tag", "fill", "answer"}
+TASKS = {"embed", "rerank", "classify", "tag", "fill", "answer", "log-probs"}
 ONEPASS = str(Path(sys.executable).with_name("onepass"))
 
 
@@ -198,6 +198,17 @@ def test_tag_fill_and_answer_write_what_the_methods_give(
     options = ("--top-k=2", "--no-answer", "--answer-tokens=3")
     found = records(onepass("answer", tiny_answerer, "who sleeps?", *options, stdin=FILES["texts.txt"]))
     assert found == as_written("answers", answers)
+
+
+def test_log_probs_and_labels_of_the_callers_own(tiny_decoder: Path, tiny_entailer: Path) -> None:
+    with Encoder(tiny_decoder) as encoder:
+        tokens = encoder.log_probs(TEXTS[:2])
+    assert records(onepass("log-probs", tiny_decoder, *TEXTS[:2])) == as_written("tokens", tokens)
+    with Encoder(tiny_entailer) as encoder:
+        scores = encoder.classify(TEXTS[0], labels=["cats", "trains"], template="Of {}.", multi_label=True, long="max")
+    options = ("--label=cats", "--label=trains", "--template=Of {}.", "--multi-label", "--long=max")
+    (found,) = records(onepass("classify", tiny_entailer, TEXTS[0], *options))
+    assert found["labels"] == as_written("labels", [[{"label": k, "score": v} for k, v in scores]])[0]["labels"]
 
 
 def as_written(name: str, answers: Sequence[Any]) -> list[dict[str, Any]]:

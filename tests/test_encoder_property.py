@@ -176,6 +176,19 @@ def test_fill(encoders: dict[str, Encoder], given: Any, options: dict[str, Any])
 
 @wild
 @given(
+    st.sampled_from(["filler", "decoder"]),
+    batches,
+    st.fixed_dictionaries({}, optional={"truncate": st.sampled_from(["right", "left", None])}),
+)
+def test_log_probs(encoders: dict[str, Encoder], model: str, given: Any, options: dict[str, Any]) -> None:
+    found = answered(lambda: encoders[model].log_probs(given, **options))
+    for text, tokens in each(given, found) if found is not None else []:
+        assert tokens
+        assert all(token.text == text[token.start : token.stop] and token.log_prob <= 1e-5 for token in tokens)
+
+
+@wild
+@given(
     texts | st.lists(texts | anything, max_size=2),
     texts | st.lists(texts | anything, max_size=2),
     st.fixed_dictionaries(

@@ -17,7 +17,7 @@ from onepass.encoder import Encoder
 from onepass.server.native.similarity import MOST_COSINES
 from onepass.settings import ServerSettings
 
-NAMES = ["embedder", "classifier", "reranker", "tagger", "filler", "answerer"]
+NAMES = ["embedder", "classifier", "reranker", "tagger", "filler", "answerer", "entailer", "decoder"]
 AWKWARD = "Anna 👩‍👩‍👧 met שלום cafe\u0301 at\r\nZürich."
 LONG = " ".join(TEXT)
 
@@ -105,6 +105,17 @@ def test_tag_fill_and_answer(live: Live, encoders: dict[str, Encoder]) -> None:
         live, "answer", model="answerer", question="Who counts sacks?", context=[AWKWARD, LONG], top_k=3, no_answer=True
     )
     assert found == rounded([[asdict(answer) for answer in one] for one in answers])
+
+
+def test_labels_of_the_callers_own_and_log_probs(live: Live, encoders: dict[str, Encoder]) -> None:
+    options: dict[str, Any] = {"labels": ["trains", "cats"], "template": "Of {}.", "multi_label": True, "long": "mean"}
+    expected = encoders["entailer"].classify([AWKWARD, LONG], **options)
+    found = results(live, "classify", model="entailer", texts=[AWKWARD, LONG], **options)
+    assert found == rounded([[{"label": label, "score": score} for label, score in row] for row in expected])
+    for model in ("decoder", "filler"):
+        tokens = encoders[model].log_probs([AWKWARD, "cats sleep"])
+        found = results(live, "log_probs", model=model, texts=[AWKWARD, "cats sleep"])
+        assert found == rounded([[asdict(token) for token in text] for text in tokens])
 
 
 def test_what_was_cut_and_what_was_read_in_windows_is_said(live: Live) -> None:

@@ -25,7 +25,7 @@ FIELDS = ["inputs", "input", "texts", "query", "documents", "ids", "model", "dim
 FIELDS += ["encoding_format", "raw_scores", "return_text", "top_n", "rank_fields", "return_documents", "parameters"]
 FIELDS += ["truncation_direction", "prompt_name", "source_sentence", "sentences", "max_tokens_per_doc", "text"]
 FIELDS += ["a", "b", "aggregation", "ignore_labels", "window", "overlap", "top_k", "candidates", "question", "context"]
-MODELS = ["embedder", "classifier", "multilabel", "reranker", "tagger", "filler", "answerer"]
+MODELS = ["embedder", "classifier", "multilabel", "reranker", "tagger", "filler", "answerer", "entailer", "decoder"]
 
 texts = st.text(st.characters(), max_size=40) | st.sampled_from(["", "\x00", "\ufffe", "a" * 500, "\u202e", "🏳️‍🌈"])
 numbers = st.integers() | st.integers(0, 200) | st.sampled_from([2**31, 2**63, 10**40, -1]) | st.floats()
@@ -65,11 +65,12 @@ NATIVE: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "similarity": {"model": st.just("embedder"), "a": words, "b": words | st.lists(words | ids, max_size=4)},
     "rerank": {"model": st.just("reranker"), "query": words, "documents": st.lists(words, max_size=4)},
     "classify": {
-        "model": st.sampled_from(["classifier", "multilabel"]),
+        "model": st.sampled_from(["classifier", "multilabel", "entailer", "filler", "decoder"]),
         "texts": words | st.lists(words | st.tuples(words, words), max_size=3),
     },
     "tag": {"model": st.just("tagger"), "texts": long_words | st.lists(long_words, max_size=3)},
     "fill": {"model": st.just("filler"), "texts": masked | st.lists(masked | words, max_size=3)},
+    "log_probs": {"model": st.sampled_from(["filler", "decoder"]), "texts": words | st.lists(words, max_size=3)},
     "answer": {
         "model": st.just("answerer"),
         "question": words,
@@ -97,6 +98,10 @@ for option in ("window", "overlap", "top_k", "answer_tokens"):
 OPTIONAL |= {
     "aggregation": st.sampled_from([*AGGREGATIONS, "sum"]),
     "ignore_labels": st.lists(st.sampled_from(["O", "PER", "B-LOC"]) | texts, max_size=2),
+    "labels": st.lists(words | texts, max_size=3) | values,
+    "template": st.sampled_from(["{}", "{} [MASK]", "{} {}"]) | texts,
+    "multi_label": st.booleans() | st.none() | values,
+    "long": st.sampled_from(["cut", "mean", "max", "half"]),
     "candidates": st.lists(words | texts, max_size=3) | values,
     "no_answer": st.booleans(),
     "align_to_words": st.booleans(),

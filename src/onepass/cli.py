@@ -200,6 +200,23 @@ def fill(model: str, texts: tuple[str, ...], **options: Any) -> None:
 
 @cli.command()
 @click.argument("model")
+@click.argument("texts", nargs=-1)
+@input_options
+@output_option
+@truncate_option
+@model_options
+def log_probs(model: str, texts: tuple[str, ...], **options: Any) -> None:
+    """Say how likely each token of texts is to a language model.
+
+    Writes {"index", "tokens": [{"text", "id", "start", "stop", "log_prob"}, ...]} for each, in order.
+    """
+    from onepass.shell import ask
+
+    ask.log_probs(model, chosen(ModelSettings, options), texts, options)
+
+
+@cli.command()
+@click.argument("model")
 @click.argument("question")
 @click.argument("contexts", nargs=-1)
 @input_options

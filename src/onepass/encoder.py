@@ -31,6 +31,7 @@ from onepass.tasks.classify import classify
 from onepass.tasks.embed import Precision, embed
 from onepass.tasks.fill import fill
 from onepass.tasks.heads import tasks_of
+from onepass.tasks.log_probs import log_probs
 from onepass.tasks.rerank import Ranking, rerank
 from onepass.tasks.similarity import similarity
 from onepass.tasks.tag import tag
@@ -205,6 +206,7 @@ class Encoder:
     classify, aclassify = each(classify)
     fill, afill = each(fill)
     tag, atag = each(tag)
+    log_probs, alog_probs = each(log_probs)
 
     @overload
     def answer(  # type: ignore[overload-overlap]

@@ -90,9 +90,16 @@ class Job:
         kinds, Overloaded, EngineFailure, Cancelled; then nothing of the request stays queued.
         """
         assert options.overlap is None, "an input may become several rows"
-        self._run = _Run(self, lambda _: asks, options, keep=False)
+        found = await self.outputs(inputs, lambda _: asks, options=options)
+        return [tuple(output.values for output in outputs) for outputs in found]
+
+    async def outputs(
+        self, inputs: Iterable[Input], asks: AsksOf, *, options: EncodeOptions = PLAIN
+    ) -> list[tuple[RowOutput, ...]]:
+        """As `rows`, but only what each row gave, in order; the rows themselves are not kept."""
+        self._run = _Run(self, asks, options, keep=False)
         await self._run.all(inputs)
-        return [tuple(output.values for output in outputs) for outputs in self._run.outputs_in_order()]
+        return self._run.outputs_in_order()
 
     async def rows(
         self, inputs: Iterable[Input], asks: AsksOf, *, options: EncodeOptions = PLAIN

@@ -25,6 +25,7 @@ from onepass.tasks.answer import answer as answer_task
 from onepass.tasks.classify import classify as classify_task
 from onepass.tasks.embed import embed as embed_task
 from onepass.tasks.fill import fill as fill_task
+from onepass.tasks.log_probs import log_probs as log_probs_task
 from onepass.tasks.rerank import rerank as rerank_task
 from onepass.tasks.tag import tag as tag_task
 
@@ -63,6 +64,10 @@ def fill(model: str, settings: ModelSettings, texts: Sequence[str], options: Opt
     candidates = options["candidates"] or None
     task = partial(fill_task, top_k=options["top_k"], candidates=candidates, truncate=truncate(options))
     lines(model, settings, texts, options, task, "masks")
+
+
+def log_probs(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
+    lines(model, settings, texts, options, partial(log_probs_task, truncate=truncate(options)), "tokens")
 
 
 def answer(model: str, settings: ModelSettings, question: str, contexts: Sequence[str], options: Options) -> None:

@@ -26,5 +26,5 @@ def tasks_of(checkpoint: Checkpoint) -> list[str]:
         tasks += ["rerank"] if len(checkpoint.heads["classify"].labels) == 1 else []
     tasks += [task for task in ("fill", "tag", "answer") if task in checkpoint.heads]
     if "fill" in checkpoint.heads or "next" in checkpoint.heads:
-        tasks += ["classify"]  # with labels of the caller's own
+        tasks += ["log_probs", "classify"]  # with labels of the caller's own
     return tasks
