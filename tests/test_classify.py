@@ -145,14 +145,14 @@ def test_the_template_is_never_cut(masked: Encoder, causal: Encoder) -> None:
 def test_windows_give_what_the_pieces_give(tiny_classifier: Path, long: Long) -> None:
     with Encoder(tiny_classifier, dtype="float32") as encoder:
         job = encoder.job()
-        text = " ".join([LONG] * 30)
+        text = " ".join([LONG] * 60)
         (ours,) = asyncio.run(classify(job, [text], long=long, raw_scores=True))
         (scores,) = encoder.classify([text], long=long)
         ids = [token.id for token in encoder.tokenizer.tokens(text, special=False)]
         pieces = [ids[start : start + 62] for start in range(0, len(ids) - 8, 54)]
         outputs = asyncio.run(encoder.job().run(pieces, Ask("classify", finish="none")))
         labels = encoder.checkpoint.heads["classify"].labels
-    assert len(ids) > 10_000
+    assert len(ids) > 20_000
     assert job.usage.truncated == 0
     assert job.usage.windows == len(pieces) - 1
     logits = np.concatenate([values for (values,) in outputs])
