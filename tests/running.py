@@ -25,14 +25,14 @@ Rows = Sequence[Sequence[int]]
 
 def start(name: str, checkpoint: Checkpoint) -> Engine:
     """A float32 engine that can also be asked for STATES."""
-    heads: Mapping[str, HeadSpec] = {**checkpoint.heads, STATES.name: STATES}
+    heads: Mapping[str, HeadSpec] = {**checkpoint.heads, STATES.kind: STATES}
     return build_engine(replace(checkpoint, heads=heads), name, "float32")[0]
 
 
 def every_engine(checkpoint: Checkpoint) -> Iterator[tuple[str, Engine]]:
     """(name, engine): the reference, and native on every instruction set that this machine runs; as `start`."""
     yield "reference", start("reference", checkpoint)
-    heads: Mapping[str, HeadSpec] = {**checkpoint.heads, STATES.name: STATES}
+    heads: Mapping[str, HeadSpec] = {**checkpoint.heads, STATES.kind: STATES}
     for isa, obstacle in instruction_sets().items():
         if not obstacle:
             yield f"native on {isa}", Native(checkpoint.spec, heads, checkpoint.weights, isa=isa)

@@ -28,10 +28,10 @@ def test_pooled_cosine(tmp_path: Path, family: Family) -> None:
     }
     checkpoint = replace(checkpoint, weights=weights)
     rows, types = random_rows(family, checkpoint.spec.embed.vocab)
-    heads = {STATES.name: STATES}
-    expected = run(Reference(checkpoint.spec, heads, weights), STATES.name, rows, types)
+    heads = {STATES.kind: STATES}
+    expected = run(Reference(checkpoint.spec, heads, weights), STATES.kind, rows, types)
     for isa in SETS:
-        ours = run(Native(checkpoint.spec, heads, weights, "bfloat16", isa=isa), STATES.name, rows, types)
+        ours = run(Native(checkpoint.spec, heads, weights, "bfloat16", isa=isa), STATES.kind, rows, types)
         for a, b in zip(ours, expected, strict=True):
             x, y = a.mean(axis=0), b.mean(axis=0)
             assert x @ y >= 0.999 * np.linalg.norm(x) * np.linalg.norm(y), f"{isa}, {len(a)} tokens"

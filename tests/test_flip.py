@@ -125,12 +125,12 @@ def trial(checkpoint: Checkpoint, engine: str) -> Trial:
     rows[1][8] = checkpoint.tokenizer.pad_id  # what after_pad looks at
     types = [[int(kind) for kind in rng.integers(0, max(spec.embed.types, 1), len(row))] for row in rows]
     try:
-        expected = run(start(engine, checkpoint), STATES.name, rows, types)
+        expected = run(start(engine, checkpoint), STATES.kind, rows, types)
     except UnsupportedOption as refusal:
         pytest.skip(str(refusal))
 
     def wrong(changed: Checkpoint, engine: Engine) -> bool:
-        ours = run(engine, STATES.name, rows, types)
+        ours = run(engine, STATES.kind, rows, types)
         return any(a.shape != b.shape or not error(a, b) < 2 * LIMIT for a, b in zip(ours, expected, strict=True))
 
     return Trial(checkpoint, wrong, engine)
@@ -237,7 +237,7 @@ def test_unflipped_specs_are_those_of_transformers(tmp_path: Path, family: Famil
     for size in {1.0, *(norm.eps**0.5 for norm in norms if norm.kind != "affine")}:  # where eps weighs nothing, or much
         redraw(model, 0, size)
         model.save_pretrained(tmp_path)
-        (ours,) = run(start("reference", load_checkpoint(tmp_path)), STATES.name, [ids])
+        (ours,) = run(start("reference", load_checkpoint(tmp_path)), STATES.kind, [ids])
         assert error(ours, _states(encoder, ids)) < LIMIT
 
 

@@ -39,7 +39,7 @@ def head_flips(head: HeadSpec, *read: str) -> Iterator[Flip]:
     for path, changed in flips(head, HeadSpec):
         field = path.split(".")[-1]
         if field not in REASONS or field in read:
-            yield path, {"heads": {head.name: changed}}
+            yield path, {"heads": {head.kind: changed}}
 
 
 @engines

@@ -247,7 +247,7 @@ def head_weights(width: int, outputs: int) -> dict[str, Floats]:
 
 def compare_head(head: HeadSpec, read: Read, batch: PackedBatch, isa: str, weights: dict[str, Floats]) -> None:
     model = build(Shape(layers=1))
-    heads = {head.name: head}
+    heads = {head.kind: head}
     expected = Reference(model.spec, heads, double(model.weights | weights)).run(batch, [read])[0]
     native = Native(model.spec, heads, model.weights | weights, isa=isa)
     for cores in (1, 2):

@@ -45,7 +45,7 @@ def write(folder: Path, tensors: Tensors, **config: Any) -> Checkpoint:
 
 def compare(checkpoint: Checkpoint, model: Any, engine: str, **options: Any) -> None:
     rows, types = random_rows("bert", checkpoint.spec.embed.vocab, checkpoint.spec.embed.types)
-    states = run(start(engine, checkpoint), STATES.name, rows, types)
+    states = run(start(engine, checkpoint), STATES.kind, rows, types)
     for ours, ids, kinds in zip(states, rows, types, strict=True):
         given = {name: option(len(ids)) for name, option in options.items()}
         theirs = reference(model, ids, kinds, **given).last_hidden_state[0]
@@ -121,7 +121,7 @@ def test_nomic_beyond_the_trained_length(tmp_path: Path, engine: str) -> None:
     model, tensors = saved(folder)
     checkpoint = write(folder, tensors, **old_spelling(folder, rotary_scaling_factor=2.0))
     rows, types = random_rows("nomic_bert", checkpoint.spec.embed.vocab)
-    states = run(start(engine, checkpoint), STATES.name, rows, types)
+    states = run(start(engine, checkpoint), STATES.kind, rows, types)
     for ours, ids, kinds in zip(states, rows, types, strict=True):
         base = 1000.0 * max(2 * len(ids) / 16 - 1, 1) ** (8 / 6)
         model.rotary_emb.inv_freq = 1 / base ** (torch.arange(0, 8, 2).float() / 8)

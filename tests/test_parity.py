@@ -70,7 +70,7 @@ def test_trunk(tmp_path: Path, family: Family) -> None:
     rows, types = random_rows(family, checkpoint.spec.embed.vocab)
     theirs = [reference(model, ids, kinds).last_hidden_state[0] for ids, kinds in zip(rows, types, strict=True)]
     for name, engine in every_engine(checkpoint):
-        for ours, expected in zip(run(engine, STATES.name, rows, types), theirs, strict=True):
+        for ours, expected in zip(run(engine, STATES.kind, rows, types), theirs, strict=True):
             assert error(ours, expected) < LIMIT, f"{name}, {len(expected)} tokens"
 
 
@@ -81,7 +81,7 @@ def test_activations(tmp_path: Path, name: str, engine: str) -> None:
     checkpoint = load_checkpoint(folder)
     model = auto.AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     rows, types = random_rows("bert", checkpoint.spec.embed.vocab)
-    states = run(start(engine, checkpoint), STATES.name, rows, types)
+    states = run(start(engine, checkpoint), STATES.kind, rows, types)
     for ours, ids, kinds in zip(states, rows, types, strict=True):
         assert error(ours, reference(model, ids, kinds).last_hidden_state[0]) < LIMIT
 

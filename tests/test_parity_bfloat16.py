@@ -25,10 +25,10 @@ MEAN = HeadSpec("mean", Pool(("mean",)))
 @pytest.mark.parametrize("family", list(KINDS))
 def test_pooled_vectors(tmp_path: Path, family: str) -> None:
     folder = tiny_checkpoint(tmp_path, family, "trunk", scale=SCALES.get(family, 1.0))
-    checkpoint = replace(load_checkpoint(folder), heads={MEAN.name: MEAN})
+    checkpoint = replace(load_checkpoint(folder), heads={MEAN.kind: MEAN})
     model = trunk(folder)
     rows, types = random_rows(family, checkpoint.spec.embed.vocab)
-    vectors = run(build_engine(checkpoint, "native", "bfloat16")[0], MEAN.name, rows, types)
+    vectors = run(build_engine(checkpoint, "native", "bfloat16")[0], MEAN.kind, rows, types)
     for (ours,), ids, kinds in zip(vectors, rows, types, strict=True):
         theirs = reference(model, ids, kinds).last_hidden_state[0].mean(0).numpy()
         assert ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs) >= COSINE, f"{len(ids)} tokens"

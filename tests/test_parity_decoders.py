@@ -86,7 +86,7 @@ def test_variant(tmp_path: Path, name: str) -> None:
     rows, types = random_rows(family, checkpoint.spec.embed.vocab)
     theirs = [reference(model, ids, kinds).last_hidden_state[0] for ids, kinds in zip(rows, types, strict=True)]
     for engine, built in every_engine(checkpoint):
-        for ours, expected in zip(run(built, STATES.name, rows, types), theirs, strict=True):
+        for ours, expected in zip(run(built, STATES.kind, rows, types), theirs, strict=True):
             assert error(ours, expected) < LIMIT, f"{engine}, {len(expected)} tokens"
 
 
@@ -113,7 +113,7 @@ def test_rotary_positions_as_older_files_spell_them(tmp_path: Path, name: str) -
     checkpoint = load_checkpoint(folder)
     model = trunk(folder)
     rows, types = random_rows(family, checkpoint.spec.embed.vocab)
-    for ours, ids, kinds in zip(run(start("reference", checkpoint), STATES.name, rows), rows, types, strict=True):
+    for ours, ids, kinds in zip(run(start("reference", checkpoint), STATES.kind, rows), rows, types, strict=True):
         assert error(ours, reference(model, ids, kinds).last_hidden_state[0]) < LIMIT, f"{len(ids)} tokens"
 
 

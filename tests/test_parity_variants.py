@@ -94,7 +94,7 @@ def test_trunk(tmp_path: Path, variant: str, engine: str) -> None:
     checkpoint = load_checkpoint(folder)
     model = trunk(folder)
     rows, types = random_rows(family, checkpoint.spec.embed.vocab, checkpoint.spec.embed.types)
-    states = run(start(engine, checkpoint), STATES.name, rows, types)
+    states = run(start(engine, checkpoint), STATES.kind, rows, types)
     for ours, ids, kinds in zip(states, rows, types, strict=True):
         assert error(ours, reference(model, ids, kinds).last_hidden_state[0]) < LIMIT, f"{len(ids)} tokens"
 

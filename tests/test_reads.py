@@ -61,11 +61,11 @@ Make = Callable[[HeadSpec], Engine]
 
 
 def native(head: HeadSpec, isa: str | None = None, dtype: str = "float32") -> Native:
-    return Native(MODEL.spec, {head.name: head}, WEIGHTS, dtype, isa=isa)
+    return Native(MODEL.spec, {head.kind: head}, WEIGHTS, dtype, isa=isa)
 
 
 def reference(head: HeadSpec) -> Reference:
-    return Reference(MODEL.spec, {head.name: head}, double(WEIGHTS))
+    return Reference(MODEL.spec, {head.kind: head}, double(WEIGHTS))
 
 
 def scattered(output: Output, width: int) -> NDArray[np.float64]:
@@ -405,7 +405,7 @@ def test_what_reads_take_in_memory() -> None:
         "h.words": np.random.default_rng(0).standard_normal((words, 48), np.float32),
         "h.words.bias": np.full(words, -30, np.float32),
     }
-    heads = {"splade": replace(SPLADE["sum"], name="splade"), "fill": replace(FILL, name="fill")}
+    heads = {"splade": replace(SPLADE["sum"], kind="splade"), "fill": replace(FILL, kind="fill")}
     engine = Native(MODEL.spec, heads, weights)
     batch = batch_of([128] * 4)
     read = read_all(batch, "splade"), replace(read_all(batch, "fill"), targets=np.arange(512, dtype=np.int32))

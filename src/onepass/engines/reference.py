@@ -149,7 +149,7 @@ def _pooled_spans(head: HeadSpec, read: Read, index: int, tokens: int) -> Ints |
     if read.spans is None or read.offsets is None or {"tokens", "spans"}.intersection(head.pool.kinds):
         return None
     if head.sparse or "max_by_token" in head.pool.kinds:
-        raise EngineFailure(f"the head {head.name!r} gives several values for each span, and nothing tells them apart")
+        raise EngineFailure(f"the head {head.kind!r} gives several values for each span, and nothing tells them apart")
     spans = read.spans[read.offsets[index] : read.offsets[index + 1]]
     check_range("position", spans, tokens)
     for first, last in spans:
@@ -162,7 +162,7 @@ def _log_probabilities(head: HeadSpec, read: Read, scores: Sequence[Floats]) -> 
     """Of each row's scores [m, vocabulary] the logarithm of the target's share, [m, 1]."""
     assert read.targets is not None
     if not any(isinstance(step, Vocabulary) for step in (*head.per_token, *head.per_row)):
-        raise EngineFailure(f"the head {head.name!r} scores no vocabulary: it has no log-probabilities")
+        raise EngineFailure(f"the head {head.kind!r} scores no vocabulary: it has no log-probabilities")
     if head.pool.kinds != ("tokens",) or read.vocabulary is not None:
         raise EngineFailure("a read's targets are scored token by token, and among the whole vocabulary")
     counts = [len(row) for row in scores]
@@ -202,7 +202,7 @@ def picked(kind: PoolKind, head: HeadSpec, read: Read, index: int, ids: Ints, sk
             return read.positions[read.offsets[index] : read.offsets[index + 1]]
         case "spans":
             if read.spans is None or read.offsets is None:
-                raise EngineFailure(f"the head {head.name!r} reads spans, and the read names none")
+                raise EngineFailure(f"the head {head.kind!r} reads spans, and the read names none")
             return read.spans[read.offsets[index] : read.offsets[index + 1]]
     return None
 

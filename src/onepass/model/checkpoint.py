@@ -32,8 +32,7 @@ __all__ = ["Checkpoint", "TokenizerFiles", "load_checkpoint"]
 class Checkpoint:
     """name: as the user gave it.  revision: the commit of a hub download, or None.  family: its model_type.
 
-    heads: by name: "embed", and what families/family.py lists; labels name a head's columns (one label of "classify"
-    also serves rerank).
+    heads: by name, which is the head's kind but where a checkpoint has several of one kind.
     weights: float32, under the names of model/weights.py.  max_length: tokens of one row, special tokens included.
     prompts: text put before inputs, by name.  default_prompt: a name in prompts, or None.
     dimensions: width of the embed head's rows after the checkpoint's own truncation, 0 where there is none.
@@ -77,13 +76,13 @@ def load_checkpoint(
     planned, head_tensors, names = _heads(config, family, modules, saved, notes)
     stored = without_prefix(open_tensors(folder), family.prefixes)
     if len(planned) > 1 and not has_all(stored, names):
-        notes.append(f"The file has no weights for the head {planned[0].name!r} of its architecture; it is left out.")
+        notes.append(f"The file has no weights for the head {planned[0].kind!r} of its architecture; it is left out.")
         planned, names = planned[1:], {}
     sources = with_adapter({**family.trunk(spec, config), **names}, stored, config, adapter, notes)
     weights = gather(stored, sources, spec, family.unread) | head_tensors
     if modules is not None and modules.scored is not None:
         planned, weights = _logit_score(planned[0], modules.scored, weights)
-    heads = {head.name: _without_missing_biases(head, weights) for head in planned}
+    heads = {head.kind: _without_missing_biases(head, weights) for head in planned}
     check(spec, heads, weights)
     tokenizer = read_tokenizer(
         folder,
@@ -182,7 +181,7 @@ def _scored_head(
         )
     head, tensors = reader(config)
     finish = finish_of(config, saved, 1, notes)
-    return [replace(head, name="classify", finish=finish, labels=("score",))], {}, tensors
+    return [replace(head, kind="classify", finish=finish, labels=("score",))], {}, tensors
 
 
 def _logit_score(

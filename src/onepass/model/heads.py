@@ -89,13 +89,16 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class HeadSpec:
-    """`labels` name the output columns of a classifier, in order; empty for vectors.
-
+    """kind: what it answers, which says what tasks read it; engines do not look at it.
+    "embed" (a vector per text), "classify" (labels per text or pair; of one label, how well a pair fits), "tag" (labels
+    per token), "answer" (where an answer begins and ends), "fill" (the vocabulary at a masked token), "next" (the
+    vocabulary after each token), "sparse" (weights of ids of the vocabulary), "multivector" (a vector per token).
+    labels: name the output columns of a classifier, in order; empty for vectors.
     sparse: of a pooled row only the values above 0 come out, by rising column, each with its column as id (SPLADE over
     a Vocabulary); what is not a number comes out, too.
     """
 
-    name: str
+    kind: str
     pool: Pool
     per_token: tuple[Step, ...] = ()
     per_row: tuple[Step, ...] = ()

@@ -48,6 +48,7 @@ class AnswerOptions(TypedDict, total=False):
     align_to_words: bool
     window: int | None
     overlap: int | None
+    head: str | None
 
 
 async def answer(
@@ -60,6 +61,7 @@ async def answer(
     align_to_words: bool = True,
     window: int | None = None,
     overlap: int | None = None,
+    head: str | None = None,
 ) -> list[list[Answer]]:
     """For each (question, context) its best answers, at most top_k, best first; none for a context without tokens.
 
@@ -68,19 +70,20 @@ async def answer(
     the tokenizer splits words; turn it off for languages without spaces.
     window, overlap: tokens of a row, the question's included, and how many tokens of the context it shares with the row
     before (see `tasks.windows`); a window is at most 384 tokens unless another size is given.
+    head: name of the head to read, of a checkpoint that has several for this.
     Probabilities are softmax over the context's tokens of one window and the first special token. Answers that differ
     only in case count as one, and stand where the first of them was found.
     Raises WrongTask, InputTooLong (a question that leaves no room for the context), InvalidInput and its kinds,
     Overloaded, EngineFailure.
     """
-    head_of(job, "answer", "answer")
+    name, _ = head_of(job, "answer", "answer", head)
     if top_k < 1:
         raise InvalidInput(f"top_k is {top_k}; ask for at least 1")
     if not 1 <= answer_tokens <= MOST_ANSWER_TOKENS:
         raise InvalidInput(f"answer_tokens is {answer_tokens}; choose 1 to {MOST_ANSWER_TOKENS}")
     seen: list[str] = []
     options = windows(job, window, overlap, most=MOST_WINDOW)
-    rows = await job.rows(_checked_all(pairs, seen), lambda _: (Ask("answer", finish="none"),), options=options)
+    rows = await job.rows(_checked_all(pairs, seen), lambda _: (Ask(name, finish="none"),), options=options)
     finder = _Finder(top_k, no_answer, answer_tokens, align_to_words)
     threads = job.served.device.threads
     return await asyncio.get_running_loop().run_in_executor(threads, lambda: list(map(finder.answers, seen, rows)))

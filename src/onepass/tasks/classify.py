@@ -15,7 +15,7 @@ from onepass.schedule.job import Job
 from onepass.schedule.pieces import Truncate
 from onepass.schedule.row import Ask
 from onepass.schedule.tokenizer import EncodeOptions
-from onepass.tasks.heads import head_of, tasks_of
+from onepass.tasks.heads import head_of
 from onepass.tasks.label_words import worded
 from onepass.tasks.labels import LONG, Long, checked_labels, finish_of, merged
 from onepass.tasks.zero_shot import entailed
@@ -36,6 +36,7 @@ async def classify(
     long: Long = "cut",
     raw_scores: bool = False,
     truncate: Truncate = "right",
+    head: str | None = None,
 ) -> list[Scores]:
     """For each input its (label, score) pairs, best first.
 
@@ -47,6 +48,7 @@ async def classify(
     long: "cut" cuts a text that is longer than a row as `truncate` says. "mean" and "max" read it in windows that
     overlap by an eighth, and take the mean or the largest of each label's logits before scores are made of them.
     raw_scores: the logits.
+    head: name of the head to read, of a checkpoint that has several for this.
     Raises WrongTask, InvalidInput and its kinds, Overloaded, EngineFailure.
     """
     if long not in LONG:
@@ -55,11 +57,11 @@ async def classify(
     options = EncodeOptions(truncate=truncate, overlap=overlap)
     if labels is None:
         checked: Iterable[Classified] = _each(inputs, _text_or_pair)
-        names, finish, logits = await _trained(job, checked, multi_label, template, long, options)
+        names, finish, logits = await _trained(job, checked, multi_label, template, long, options, head)
     else:
         names, texts = checked_labels(labels), _each(inputs, _text)
-        if "classify" in job.served.checkpoint.heads:
-            logits = await entailed(job, texts, names, bool(multi_label), template, long, options)
+        if any(own.kind == "classify" for own in job.served.checkpoint.heads.values()):
+            logits = await entailed(job, texts, names, bool(multi_label), template, long, options, head)
         else:
             logits = await worded(job, texts, names, bool(multi_label), template, long, options)
         finish = finish_of(multi_label or False, len(names))
@@ -74,17 +76,19 @@ async def _trained(
     template: str | None,
     long: Long,
     options: EncodeOptions,
+    head: str | None,
 ) -> tuple[Sequence[str], Finish, Floats]:
     """The checkpoint's labels, how their scores are made, and logits [inputs, labels]."""
     if template is not None:
         raise InvalidInput("template is for labels of your own; give labels, or leave it out")
-    if "classify" not in job.served.checkpoint.heads and "classify" in tasks_of(job.served.checkpoint):
+    kinds = {own.kind for own in job.served.checkpoint.heads.values()}
+    if "classify" not in kinds and {"fill", "next"} & kinds:
         raise WrongTask("this model has no labels of its own; name some in labels")
-    head = head_of(job, "classify", "classify")
-    ask = Ask("classify", finish="none")
+    name, one = head_of(job, "classify", "classify", head)
+    ask = Ask(name, finish="none")
     found = await job.rows(inputs, lambda _: (ask,), options=options)
-    logits = np.stack([merged([one.outputs[0].values[0] for one in windows], long) for windows in found])
-    return head.labels, head.finish if multi_label is None else finish_of(multi_label, len(head.labels)), logits
+    logits = np.stack([merged([row.outputs[0].values[0] for row in windows], long) for windows in found])
+    return one.labels, one.finish if multi_label is None else finish_of(multi_label, len(one.labels)), logits
 
 
 def _each(inputs: Iterable[Any], check: Callable[[Any, int], T]) -> Iterable[T]:

@@ -30,6 +30,7 @@ async def embed(
     precision: Precision = "float32",
     truncate: Truncate = "right",
     special: bool = True,
+    head: str | None = None,
 ) -> NDArray[np.float32] | NDArray[np.int8]:
     """float32 [n, width], int8 [n, width] or int8 [n, ceil(width / 8)] (binary).
 
@@ -39,18 +40,19 @@ async def embed(
     precision: int8 maps -1..1 of a unit vector to -127..127; binary keeps signs, eight to a byte, first value in the
     highest bit, minus 128 (as sentence-transformers and Cohere pack it).
     special: whether given token ids get special tokens around them.
+    head: name of the head to read, of a checkpoint that has several for this.
     Raises WrongTask, InvalidInput and its kinds, Overloaded, EngineFailure.
     """
-    head = head_of(job, "embed", "embed")
+    name, found = head_of(job, "embed", "embed", head)
     width = job.served.checkpoint.dimensions
     if dimensions is not None and not 1 <= dimensions <= width:
         raise InvalidInput(f"dimensions is {dimensions}, this model gives 1 to {width}; ask for a number between")
     if precision not in PRECISIONS:
         raise InvalidInput(f"precision {precision!r} is unknown; choose {', '.join(PRECISIONS)}")
-    unit = head.finish == "l2" if normalize is None else normalize
+    unit = found.finish == "l2" if normalize is None else normalize
     if precision == "int8" and not unit:
         raise InvalidInput("precision int8 needs vectors of length 1; leave normalize on, or ask for float32")
-    ask = Ask("embed", finish="l2" if unit else "none")
+    ask = Ask(name, finish="l2" if unit else "none")
     options = EncodeOptions(prompt=prompt_text(job, prompt), truncate=truncate, special=special)
     outputs = await job.run(_not_empty(texts), ask, options=options)
     vectors = np.concatenate([vector for (vector,) in outputs])

@@ -50,7 +50,7 @@ async def fill(
     Raises WrongTask, InvalidInput for a text without a mask or with one where it is cut, EmptyInput, Overloaded,
     EngineFailure.
     """
-    head_of(job, "fill", "fill")
+    head, _ = head_of(job, "fill", "fill")
     tokenizer = job.served.tokenizer
     mask = tokenizer.mask_id
     if mask is None:
@@ -71,7 +71,7 @@ async def fill(
             )
         if not masks:
             raise InvalidInput(f"input {row.input} holds no {name}; put one where a token is missing")
-        return (Ask("fill", finish="softmax", positions=masks, columns=columns, top=top_k),)
+        return (Ask(head, finish="softmax", positions=masks, columns=columns, top=top_k),)
 
     found = await job.rows(_checked(texts, name, expected), asks, options=EncodeOptions(truncate=truncate))
     pad = job.served.checkpoint.tokenizer.pad_id

@@ -2,29 +2,53 @@
 
 from __future__ import annotations
 
-from onepass.errors import WrongTask
+from collections.abc import Callable
+
+from onepass.errors import InvalidInput, WrongTask
 from onepass.model.checkpoint import Checkpoint
 from onepass.model.heads import HeadSpec
 from onepass.schedule.job import Job
 
 
-def head_of(job: Job, head: str, task: str) -> HeadSpec:
-    """The head that answers a task. Raises WrongTask for a model without it."""
+def head_of(
+    job: Job, kind: str, task: str, name: str | None = None, fits: Callable[[HeadSpec], bool] = lambda _: True
+) -> tuple[str, HeadSpec]:
+    """The head that answers a task, with its name.
+
+    name: as the caller asked. None: the one named like the task, or like its kind, or the only one that fits.
+    Raises WrongTask for a model without such a head, InvalidInput where the caller must choose among several.
+    """
     checkpoint = job.served.checkpoint
-    if head not in checkpoint.heads:
-        raise WrongTask(f"this model cannot {task}; it can {', '.join(tasks_of(checkpoint))}")
-    return checkpoint.heads[head]
+    fitting = {own: head for own, head in checkpoint.heads.items() if head.kind == kind and fits(head)}
+    if name is None:
+        if not fitting:
+            raise WrongTask(f"this model cannot {task}; it can {', '.join(tasks_of(checkpoint))}")
+        name = next((own for own in (task, kind) if own in fitting), None)
+        if name is None and len(fitting) > 1:
+            raise InvalidInput(f"this model has several heads that {task}: {', '.join(fitting)}; name one as head")
+        name = name or next(iter(fitting))
+    elif name not in fitting:
+        raise WrongTask(
+            f"this model has no head {name!r} that can {task}; those that can are {', '.join(fitting) or 'none'}"
+        )
+    return name, fitting[name]
 
 
 def tasks_of(checkpoint: Checkpoint) -> list[str]:
     """What a checkpoint can do, by the heads it has."""
+    heads = checkpoint.heads.values()
+    kinds = {head.kind for head in heads}
     tasks = []
-    if "embed" in checkpoint.heads:
+    if "embed" in kinds:
         tasks += ["embed", "similarity"]
-    if "classify" in checkpoint.heads:
+    if "classify" in kinds:
         tasks += ["classify"]
-        tasks += ["rerank"] if len(checkpoint.heads["classify"].labels) == 1 else []
-    tasks += [task for task in ("fill", "tag", "answer") if task in checkpoint.heads]
-    if "fill" in checkpoint.heads or "next" in checkpoint.heads:
+        tasks += ["rerank"] if any(map(is_reranker, heads)) else []
+    tasks += [task for task in ("fill", "tag", "answer") if task in kinds]
+    if {"fill", "next"} & kinds:
         tasks += ["log_probs", "classify"]  # with labels of the caller's own
-    return tasks
+    return list(dict.fromkeys(tasks))
+
+
+def is_reranker(head: HeadSpec) -> bool:
+    return head.kind == "classify" and len(head.labels) == 1

@@ -48,16 +48,14 @@ async def worded(
     """Logits [texts, labels] of the labels' words; the text is cut, or read in windows, the template never."""
     if multi_label:
         raise InvalidInput("multi_label cannot be had of a language model, whose words are weighed against each other")
-    heads, tokenizer = job.served.checkpoint.heads, job.served.tokenizer
-    masked = "fill" in heads
-    if not masked and "next" not in heads:
-        head_of(job, "classify", "classify")
+    tokenizer = job.served.tokenizer
+    masked = any(head.kind == "fill" for head in job.served.checkpoint.heads.values())
+    head, _ = head_of(job, "fill" if masked else "next", "classify")
     prompt = (_masked if masked else _causal)(tokenizer, labels, template)
     leading, trailing = tokenizer.around()
 
     def asks(row: Encoded) -> tuple[Ask, ...]:
         place = leading + prompt.place if prompt.place >= 0 else len(row.ids) - trailing + prompt.place
-        head = "fill" if masked else "next"
         return (Ask(head, finish="none", positions=(place,), vocabulary=prompt.words),)
 
     framed = replace(options, before=prompt.before, after=prompt.after, prompt=prompt.space)

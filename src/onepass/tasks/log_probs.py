@@ -39,31 +39,30 @@ async def log_probs(job: Job, texts: Iterable[str], *, truncate: Truncate = "rig
     truncate: "right" cuts over-long texts; None refuses them.
     Raises WrongTask, InvalidInput and its kinds, Overloaded, EngineFailure.
     """
-    heads = job.served.checkpoint.heads
-    if "next" not in heads:
-        head_of(job, "fill", "log_probs")
+    causal = any(head.kind == "next" for head in job.served.checkpoint.heads.values())
+    head, _ = head_of(job, "next" if causal else "fill", "log_probs")
     if truncate == "left":
         raise InvalidInput(
             "truncate is 'left', but tokens have a log-probability only after their own beginning; cut on the right"
         )
     options = EncodeOptions(truncate=truncate, aligned=True)
-    return await (_causal if "next" in heads else _masked)(job, texts, options)
+    return await (_causal if causal else _masked)(job, head, texts, options)
 
 
-async def _causal(job: Job, texts: Iterable[str], options: EncodeOptions) -> list[list[LogProb]]:
+async def _causal(job: Job, head: str, texts: Iterable[str], options: EncodeOptions) -> list[list[LogProb]]:
     seen: list[str] = []
 
     def asks(row: Encoded) -> tuple[Ask, ...]:
         places = [place for place in _places(row) if place > 0]
         before, targets = tuple(place - 1 for place in places), tuple(row.ids[place] for place in places)
-        return (Ask("next", positions=before, targets=targets),)
+        return (Ask(head, positions=before, targets=targets),)
 
     found = await job.rows(_checked(texts, seen), asks, options=options)
     pairs = [(one.row, one.outputs[0].values[:, 0].tolist()) for (one,) in found]
     return await job.off_loop(lambda: [_tokens(text, *pair) for text, pair in zip(seen, pairs, strict=True)])
 
 
-async def _masked(job: Job, texts: Iterable[str], options: EncodeOptions) -> list[list[LogProb]]:
+async def _masked(job: Job, head: str, texts: Iterable[str], options: EncodeOptions) -> list[list[LogProb]]:
     tokenizer = job.served.tokenizer
     if (mask := tokenizer.mask_id) is None:
         raise WrongTask("this model has no log-probabilities: its tokenizer names no mask token")
@@ -81,7 +80,7 @@ async def _masked(job: Job, texts: Iterable[str], options: EncodeOptions) -> lis
     def masked(source: Iterable[Encoded]) -> Iterator[list[int]]:
         for row in source:
             for place in _places(row):
-                asks.append(Ask("fill", positions=(place,), targets=(row.ids[place],)))
+                asks.append(Ask(head, positions=(place,), targets=(row.ids[place],)))
                 yield [*row.ids[:place], mask, *row.ids[place + 1 :]]
 
     source: Iterable[Encoded] = encoded()

@@ -55,6 +55,7 @@ async def tag(
     ignore_labels: Sequence[str] = ("O",),
     window: int | None = None,
     overlap: int | None = None,
+    head: str | None = None,
 ) -> list[list[Entity]]:
     """For each text its entities in order.
 
@@ -65,16 +66,17 @@ async def tag(
     window, overlap: tokens of a row, and how many of them it shares with the row before (see `tasks.windows`). Where
     entities of two windows overlap the longer one stays, of equally long ones the surer; a single token is taken from
     the window where it lies furthest inside.
+    head: name of the head to read, of a checkpoint that has several for this.
     Raises WrongTask, InvalidInput and its kinds, Overloaded, EngineFailure.
     """
-    labels = head_of(job, "tag", "tag").labels
+    name, found = head_of(job, "tag", "tag", head)
     if aggregation not in AGGREGATIONS:
         raise InvalidInput(f"aggregation {aggregation!r} is unknown; choose {', '.join(AGGREGATIONS)}")
     if isinstance(ignore_labels, str):
         raise InvalidInput(f"ignore_labels is the string {ignore_labels!r}; send a list of labels")
     seen: list[str] = []
-    rows = await job.rows(_checked_all(texts, seen), lambda _: (Ask("tag"),), options=windows(job, window, overlap))
-    tagger = _Tagger(job.served.tokenizer, labels, aggregation, frozenset(ignore_labels))
+    rows = await job.rows(_checked_all(texts, seen), lambda _: (Ask(name),), options=windows(job, window, overlap))
+    tagger = _Tagger(job.served.tokenizer, found.labels, aggregation, frozenset(ignore_labels))
     threads = job.served.device.threads
     return await asyncio.get_running_loop().run_in_executor(threads, lambda: list(map(tagger.entities, seen, rows)))
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from onepass.engines.batch import Floats
 from onepass.errors import WrongTask
+from onepass.model.heads import HeadSpec
 from onepass.schedule.job import Job
 from onepass.schedule.row import Ask
 from onepass.schedule.tokenizer import EncodeOptions
@@ -26,25 +27,28 @@ async def entailed(
     template: str | None,
     long: Long,
     options: EncodeOptions,
+    head: str | None,
 ) -> Floats:
     """Logits [texts, labels]: each text beside each label's hypothesis, a row each; hypotheses are never cut.
 
     The logit of entailment, or with several labels at once, or one alone, how far it lies above contradiction's. As in
     transformers' zero-shot pipeline, contradiction is column 0, or the last where entailment is 0.
     """
-    names = head_of(job, "classify", "classify").labels
-    entailment = next((column for column, name in enumerate(names) if name.lower().startswith("entail")), None)
-    if entailment is None or len(names) < 2:
+    classifiers = {own: one for own, one in job.served.checkpoint.heads.items() if one.kind == "classify"}
+    if not any(map(_infers, classifiers.values())):
+        names = [label for one in classifiers.values() for label in one.labels]
         raise WrongTask(
             f"this model cannot score labels of yours: none of its own ({', '.join(names[:8])}) begins with 'entail'; "
             "leave labels out, or serve a model trained on natural language inference"
         )
+    head, found = head_of(job, "classify", "classify with labels of yours", head, _infers)
+    (entailment, *_) = _entailing(found)
     contradiction = -1 if entailment == 0 else 0
     before, after = around_slot(TEMPLATE if template is None else template)
     hypotheses = [before + label + after for label in labels]
     pairs = ((text, hypothesis) for text in texts for hypothesis in hypotheses)
-    ask = Ask("classify", finish="none")
-    found = await job.rows(
+    ask = Ask(head, finish="none")
+    rows = await job.rows(
         pairs,
         lambda _: (ask,),
         options=replace(options, second_whole=True, together=len(labels)),
@@ -54,5 +58,13 @@ async def entailed(
         below = row[contradiction] if multi_label or len(labels) == 1 else 0
         return row[entailment : entailment + 1] - below
 
-    logits = [merged([logit(one.outputs[0].values[0]) for one in windows], long) for windows in found]
+    logits = [merged([logit(one.outputs[0].values[0]) for one in windows], long) for windows in rows]
     return np.concatenate(logits).reshape(-1, len(labels))
+
+
+def _infers(head: HeadSpec) -> bool:
+    return len(head.labels) > 1 and bool(_entailing(head))
+
+
+def _entailing(head: HeadSpec) -> list[int]:
+    return [column for column, label in enumerate(head.labels) if label.lower().startswith("entail")]
