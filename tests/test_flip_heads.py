@@ -28,7 +28,7 @@ auto: Any = transformers
 engines = pytest.mark.parametrize("engine", ENGINES)
 
 REASONS = {
-    "name": "the key under which a read finds the head",
+    "kind": "says which tasks read the head, not what it computes",
     "pad_id": "read by the pooling last_not_pad alone",
     "skip_prompt": "where a read names its tokens, or the last one counts, a prompt before them does not",
 }
