@@ -210,6 +210,17 @@ AUTO: dict[Head, str] = {
 """Which of transformers' automatic classes loads a head; classifiers are sequence classifiers."""
 
 
+def bge_m3_checkpoint(folder: Path, **config: Any) -> Path:
+    """XLM-RoBERTa with a vector per text, and beside it BGE-M3's two layers over tokens."""
+    tiny_checkpoint(folder, "xlm-roberta", "embed", **config)
+    width = json.loads((folder / "config.json").read_text())["hidden_size"]
+    for seed, (name, outputs) in enumerate((("sparse", 1), ("colbert", width))):
+        layer = torch.nn.Linear(width, outputs)
+        redraw(layer, seed)
+        torch.save(layer.state_dict(), folder / f"{name}_linear.pt")
+    return folder
+
+
 def redraw(model: torch.nn.Module, seed: int, size: float = 1.0) -> None:
     """Give every parameter of `model` new values; `size` scales all of them."""
     generator = torch.Generator().manual_seed(seed)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from onepass.errors import BadCheckpoint, BadSetting, UnsupportedOption
 from onepass.model.adapters import with_adapter
+from onepass.model.bge_m3 import read_bge_m3
 from onepass.model.classification import finish_of, labels_of
 from onepass.model.config import Config
 from onepass.model.families import family_of
@@ -72,18 +73,6 @@ def load_checkpoint(
         config = both_ways(config)
     family = family_of(config)
     spec = family.spec(config)
-    saved = Config.read_if_there(path / "config_sentence_transformers.json", "config_sentence_transformers.json")
-    planned, head_tensors, names = _heads(config, family, modules, saved, notes)
-    stored = without_prefix(open_tensors(folder), family.prefixes)
-    if len(planned) > 1 and not has_all(stored, names):
-        notes.append(f"The file has no weights for the head {planned[0].kind!r} of its architecture; it is left out.")
-        planned, names = planned[1:], {}
-    sources = with_adapter({**family.trunk(spec, config), **names}, stored, config, adapter, notes)
-    weights = gather(stored, sources, spec, family.unread) | head_tensors
-    if modules is not None and modules.scored is not None:
-        planned, weights = _logit_score(planned[0], modules.scored, weights)
-    heads = {head.kind: _without_missing_biases(head, weights) for head in planned}
-    check(spec, heads, weights)
     tokenizer = read_tokenizer(
         folder,
         config,
@@ -92,6 +81,21 @@ def load_checkpoint(
         lower=modules is not None and modules.lower,
         notes=notes,
     )
+    saved = Config.read_if_there(path / "config_sentence_transformers.json", "config_sentence_transformers.json")
+    planned, head_tensors, names = _heads(config, family, modules, saved, notes)
+    stored = without_prefix(open_tensors(folder), family.prefixes)
+    if len(planned) > 1 and not has_all(stored, names):
+        notes.append(f"The file has no weights for the head {planned[0].kind!r} of its architecture; it is left out.")
+        planned, names = planned[1:], {}
+    beside, beside_tensors = read_bge_m3(path, tokenizer.library, notes)
+    planned += beside
+    head_tensors |= beside_tensors
+    sources = with_adapter({**family.trunk(spec, config), **names}, stored, config, adapter, notes)
+    weights = gather(stored, sources, spec, family.unread) | head_tensors
+    if modules is not None and modules.scored is not None:
+        planned, weights = _logit_score(planned[0], modules.scored, weights)
+    heads = {head.kind: _without_missing_biases(head, weights) for head in planned}
+    check(spec, heads, weights)
     prompts = saved.texts("prompts") or config.texts("task_instructions")
     return Checkpoint(
         name=str(model),

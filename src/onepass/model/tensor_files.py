@@ -60,7 +60,7 @@ def open_tensors(folder: Path, label: str = "") -> dict[str, StoredTensor]:
     Looks for model.safetensors, its sharded form, and then for pickles, which are read only where torch is installed
     (weights_only, so that nothing in them runs). Raises BadCheckpoint, or UnsafeFormat for pickles without torch.
     """
-    for stem, opener in (("model.safetensors", _safetensors), ("pytorch_model.bin", _pickled)):
+    for stem, opener in (("model.safetensors", _safetensors), ("pytorch_model.bin", pickled)):
         if (folder / stem).is_file():
             return opener(folder / stem, label + stem)
         index = f"{stem}.index.json"
@@ -103,7 +103,8 @@ def _safetensors(path: Path, file: str) -> dict[str, StoredTensor]:
     }
 
 
-def _pickled(path: Path, file: str) -> dict[str, StoredTensor]:
+def pickled(path: Path, file: str) -> dict[str, StoredTensor]:
+    """The tensors of a pickled state dict; `file` is what messages call it. As `open_tensors` raises."""
     try:
         import torch
     except ImportError:
