@@ -59,9 +59,10 @@ MODELS = """# Models
 
 A model is a folder or a hub id with a `config.json`, whose `model_type` says the family, safetensors (or, where torch
 is installed, a PyTorch file), and a tokenizer ([tokenizers.md](tokenizers.md)). `onepass info MODEL` says in words what
-it is. Models embed with the modules of sentence-transformers where a checkpoint has them. The heads below are those of
-transformers: classify (a row's labels, also rerank), tag (a token's), answer (where an answer starts and ends), fill (a
-masked token), next (what follows a token). What is not implemented is refused by name, never approximated.
+it is. Models embed with the modules of sentence-transformers where a checkpoint has them, LLM2Vec and GritLM as their own
+packages do. The heads below are those of transformers: classify (a row's labels, also rerank), tag (a token's), answer
+(where an answer starts and ends), fill (a masked token), next (what follows a token). What is not implemented is refused
+by name, never approximated.
 [adding-a-family.md](adding-a-family.md) says how another family joins."""
 
 CHECKED = """## What was checked
@@ -91,7 +92,7 @@ EXAMPLES = {
     "eurobert": "EuroBERT-210m",
     "llama": "LLM2Vec-Meta-Llama-3, Llama with label words",
     "llama_bidirec": "llama-embed-nemotron-8b",
-    "mistral": "e5-mistral-7b-instruct, SFR-Embedding-Mistral",
+    "mistral": "e5-mistral-7b-instruct, SFR-Embedding-Mistral, GritLM-7B",
     "qwen2": "gte-Qwen2-1.5B-instruct",
     "qwen3": "Qwen3-Embedding-0.6B, Qwen3-Reranker-0.6B",
     "gemma": "bge-reranker-v2-gemma",

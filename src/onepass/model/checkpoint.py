@@ -17,9 +17,10 @@ from onepass.model.classification import finish_of, labels_of
 from onepass.model.config import Config
 from onepass.model.families import family_of
 from onepass.model.families.family import Family, Tensors
+from onepass.model.gritlm import read_gritlm
 from onepass.model.heads import L2, HeadSpec, Linear, Norm, Pool, Step, Truncate, Vocabulary
 from onepass.model.hub import locate
-from onepass.model.llm2vec import both_ways, read_llm2vec
+from onepass.model.llm2vec import read_llm2vec
 from onepass.model.sentence_transformers import Modules, read_modules
 from onepass.model.spec import EncoderSpec
 from onepass.model.tensor_files import open_tensors
@@ -66,11 +67,9 @@ def load_checkpoint(
     """
     notes: list[str] = []
     path, commit = locate(str(model), revision)
-    modules = read_modules(path, notes) or read_llm2vec(path, notes)
+    modules = read_modules(path, notes) or read_llm2vec(path, notes) or read_gritlm(path, notes)
     folder = path if modules is None else path / modules.trunk
-    config = _config(folder)
-    if modules is not None and modules.both_ways:
-        config = both_ways(config)
+    config = _config(folder).changed({} if modules is None else modules.changes)
     family = family_of(config)
     spec = family.spec(config)
     tokenizer = read_tokenizer(
@@ -96,7 +95,7 @@ def load_checkpoint(
         planned, weights = _logit_score(planned[0], modules.scored, weights)
     heads = {head.kind: _without_missing_biases(head, weights) for head in planned}
     check(spec, heads, weights)
-    prompts = saved.texts("prompts") or config.texts("task_instructions")
+    prompts, default_prompt = _prompts(saved, config, modules, adapter)
     return Checkpoint(
         name=str(model),
         path=path,
@@ -108,7 +107,7 @@ def load_checkpoint(
         tokenizer=replace(tokenizer, text_only=modules is not None and modules.text_only),
         max_length=_max_length(folder, config, spec, modules, max_length, notes),
         prompts=MappingProxyType(prompts),
-        default_prompt=_default_prompt(saved, prompts, adapter),
+        default_prompt=default_prompt,
         dimensions=head_width(heads["embed"], spec.width, weights) if "embed" in heads else 0,
         notes=tuple(notes),
     )
@@ -270,11 +269,15 @@ def _max_length(
     return own if limit is None else min(own, limit)
 
 
-def _default_prompt(saved: Config, prompts: Mapping[str, str], adapter: str | None) -> str | None:
-    """An adapter and the prompt of its task go together."""
-    name = saved.text("default_prompt_name", "") or (adapter if adapter in prompts else None)
-    if name is not None and name not in prompts:
+def _prompts(
+    saved: Config, config: Config, modules: Modules | None, adapter: str | None
+) -> tuple[dict[str, str], str | None]:
+    """Texts by name, and the name of the one to use where none is asked for: an adapter goes with its task's prompt."""
+    own = Modules() if modules is None else modules
+    prompts = {**own.prompts, **(saved.texts("prompts") or config.texts("task_instructions"))}
+    default = saved.text("default_prompt_name", "") or (adapter if adapter in prompts else own.default_prompt)
+    if default is not None and default not in prompts:
         raise BadCheckpoint(
-            f"{saved.source} names the default prompt {name!r}, but its prompts are {', '.join(prompts) or 'none'}"
+            f"{saved.source} names the default prompt {default!r}, but its prompts are {', '.join(prompts) or 'none'}"
         )
-    return name
+    return prompts, default

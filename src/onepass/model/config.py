@@ -61,6 +61,10 @@ class Config:
     def without(self, key: str) -> Config:
         return Config({name: value for name, value in self.values.items() if name != key}, self.source)
 
+    def changed(self, changes: Mapping[str, Any]) -> Config:
+        """The object with these keys set."""
+        return Config({**self.values, **changes}, self.source)
+
     def first(self, *keys: str) -> str:
         """The first of a key's spellings that the file has, or the first of all."""
         return next((key for key in keys if self.get(key) is not None), keys[0])

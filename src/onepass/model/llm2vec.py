@@ -23,6 +23,9 @@ POOLINGS: dict[str, PoolKind] = {
 WITHOUT_INSTRUCTION = ("mean", "last_token")
 """What can leave the instruction out; the package counts a weighted mean's weights from the text on."""
 
+BOTH_WAYS = {"auto_map": None, "is_causal": False}
+"""A full mask is all that the code beside the weights does."""
+
 
 def read_llm2vec(folder: Path, notes: list[str]) -> Modules | None:
     """None where the folder is none. Raises BadCheckpoint, and UnsupportedOption for a pooling by name."""
@@ -42,11 +45,6 @@ def read_llm2vec(folder: Path, notes: list[str]) -> Modules | None:
     return Modules(
         max_length=limit,
         head=HeadSpec("embed", Pool((POOLINGS[mode],), skip_prompt=skips)),
-        both_ways=True,
+        changes=BOTH_WAYS,
         text_only=skips,
     )
-
-
-def both_ways(config: Config) -> Config:
-    """The decoder's config.json with a full mask, which is all that the code beside the weights does."""
-    return Config({**config.without("auto_map").values, "is_causal": False}, config.source)

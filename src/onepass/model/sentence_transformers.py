@@ -5,8 +5,10 @@ Semantics as in sentence-transformers 6.2; a module's class is told by the last 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +59,8 @@ class Modules:
     trunk: the folder of config.json, relative to the checkpoint's.  task: what the Transformer module is loaded for.
     head: None where nothing pools (a CrossEncoder).  tensors: the head's, by the names its steps use.
     scored: of a language model that reranks, the token whose score counts, and one whose score is taken off.
-    both_ways: a decoder sees all tokens.  text_only: neither a prompt nor special tokens before a text are pooled.
+    changes: to the trunk's config.json.  text_only: neither a prompt nor special tokens before a text are pooled.
+    prompts, default_prompt: beside and instead of those that config_sentence_transformers.json names.
     """
 
     trunk: str = ""
@@ -66,8 +69,10 @@ class Modules:
     lower: bool = False
     head: HeadSpec | None = None
     scored: tuple[int, int | None] | None = None
-    both_ways: bool = False
+    changes: Mapping[str, Any] = field(default_factory=dict)
     text_only: bool = False
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
     tensors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 

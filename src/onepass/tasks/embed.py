@@ -34,7 +34,8 @@ async def embed(
 ) -> NDArray[np.float32] | NDArray[np.int8]:
     """float32 [n, width], int8 [n, width] or int8 [n, ceil(width / 8)] (binary).
 
-    prompt: a prompt name of the checkpoint, or the text itself if it holds a space or colon; None: its default prompt.
+    prompt: a prompt name of the checkpoint, or the text itself if it holds a space, line break or colon; None: the
+    checkpoint's default prompt.
     dimensions: keep that many leading values, and make the length 1 again where the vectors are normalised.
     normalize: None does as the checkpoint says.
     precision: int8 maps -1..1 of a unit vector to -127..127; binary keeps signs, eight to a byte, first value in the
@@ -84,7 +85,7 @@ def prompt_text(job: Job, prompt: str | None) -> str:
         return prompts.get(default, "") if default else ""
     if prompt in prompts:
         return prompts[prompt]
-    if not prompt or " " in prompt or ":" in prompt:
+    if not prompt or set(prompt) & set(" \n:"):
         return prompt
     names = ", ".join(prompts) or "none"
     raise InvalidInput(
