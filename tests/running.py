@@ -77,6 +77,14 @@ def encode(checkpoint: Checkpoint, texts: Sequence[Any]) -> tuple[list[list[int]
     return [item.ids for item in encoded], types
 
 
+def deviation(ours: Sequence[NDArray[np.float32]], theirs: Sequence[NDArray[np.float32]]) -> float:
+    """Of the worst token; where a token has few numbers, any of which may be near 0, of the worst column."""
+    theirs = [b.reshape(a.shape) for a, b in zip(ours, theirs, strict=True)]
+    if ours[0].shape[-1] < 8:
+        return error(np.concatenate(ours).T, np.concatenate(theirs).T)
+    return max(map(error, ours, theirs))
+
+
 def error(ours: ArrayLike, theirs: ArrayLike) -> float:
     """The worst row's |ours - theirs| / |theirs|; a row is the last axis."""
     a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)

@@ -1,55 +1,36 @@
 """Families whose code lies beside their weights, written from their papers and that code's tensor names.
 
-The reference is transformers' nearest model with the missing part put in: GTE's frequencies, Nomic's experts, Jina's
-linear biases and gated feed-forward, its adapters merged by hand.
+The reference is transformers' nearest model with the missing part put in: here Nomic's experts and Jina's adapters,
+merged by hand; those of tests/own_code.py for model types that transformers does not have.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import transformers
-from running import ENGINES, STATES, error, run, start
-from safetensors.torch import load_file, save_file
+from own_code import JINA, MAKERS, NEAREST, OPTIONS, jina_v2, read_heads, saved, write
+from running import ENGINES, STATES, deviation, error, every_engine, run, start
 from test_parity import LIMIT, random_rows, reference
-from tiny import LABELS, change_json, redraw, refused, tiny_checkpoint
+from tiny import change_json, redraw, refused, tiny_checkpoint
 from torch import nn
 
 from onepass.errors import BadSetting, UnsupportedOption
 from onepass.model.checkpoint import Checkpoint, load_checkpoint
 from onepass.model.spec import Alibi
 
-auto: Any = transformers  # whose from_pretrained carries no types
 engines = pytest.mark.parametrize("engine", ENGINES)
-Tensors = dict[str, torch.Tensor]
 
 
-def saved(folder: Path) -> tuple[Any, Tensors]:
-    """transformers' model in `folder`, and the tensors of its file."""
-    model = auto.AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
-    return model, load_file(folder / "model.safetensors")
-
-
-def write(folder: Path, tensors: Tensors, **config: Any) -> Checkpoint:
-    """The folder's checkpoint with these tensors instead, and config.json's keys changed; None removes one."""
-    save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, folder / "model.safetensors")
-    change_json(folder / "config.json", **config)
-    return load_checkpoint(folder)
-
-
-def compare(checkpoint: Checkpoint, model: Any, engine: str, **options: Any) -> None:
+def compare(checkpoint: Checkpoint, model: Any, engine: str) -> None:
     rows, types = random_rows("bert", checkpoint.spec.embed.vocab, checkpoint.spec.embed.types)
     states = run(start(engine, checkpoint), STATES.kind, rows, types)
     for ours, ids, kinds in zip(states, rows, types, strict=True):
-        given = {name: option(len(ids)) for name, option in options.items()}
-        theirs = reference(model, ids, kinds, **given).last_hidden_state[0]
-        assert error(ours, theirs) < LIMIT, f"{len(ids)} tokens"
+        assert error(ours, reference(model, ids, kinds).last_hidden_state[0]) < LIMIT, f"{len(ids)} tokens"
 
 
 # Nomic
@@ -193,42 +174,28 @@ def test_nomic_mixture_of_experts(tmp_path: Path, engine: str) -> None:
     compare(write(folder, tensors, **(changes | wrong | {"n_inner": 24})), model, engine)
 
 
-# GTE
+# Model types that transformers does not have
+
+CASES = {
+    **{f"{family} {head}": (family, head, {}) for family in MAKERS for head in read_heads(family)},
+    **{name: (family, "trunk", options) for name, (family, options) in OPTIONS.items()},
+}
 
 
-@engines
-@pytest.mark.parametrize("packed", [True, False])
-@pytest.mark.parametrize("mixed", [None, 0.625])
-def test_new(tmp_path: Path, packed: bool, mixed: float | None, engine: str) -> None:
-    """Its file spells itself "new"; frequencies are stretched whatever the length."""
-    folder = tiny_checkpoint(tmp_path, "gte", "trunk")
-    model, tensors = saved(folder)
-    steps = torch.arange(4, dtype=torch.float64)
-    if mixed is None:
-        frequencies = (500_000.0 * 8) ** (-steps / 4) / 8 ** (2 / 8)
-    else:
-        frequencies = 500_000.0 ** (-steps / 4) / torch.exp(math.log(8) / 4**mixed * (steps + 1) ** mixed)
-    model.rotary_emb.inv_freq = frequencies.float()
-    if not packed:
-        for name in [name for name in tensors if ".qkv_proj." in name]:
-            for letter, third in zip("qkv", tensors.pop(name).chunk(3), strict=True):
-                tensors[name.replace("qkv_proj", f"{letter}_proj")] = third
-    checkpoint = write(
-        folder,
-        {f"new.{name}": tensor for name, tensor in tensors.items()},
-        model_type="new",
-        architectures=["NewModel"],
-        auto_map={"AutoModel": "Alibaba-NLP/new-impl--modeling.NewModel"},
-        position_embedding_type="rope",
-        layer_norm_type="layer_norm",
-        logn_attention_scale=False,
-        pack_qkv=packed,
-        rope_parameters=None,
-        rope_theta=500_000,
-        rope_scaling={"type": "ntk", "factor": 8.0} | ({} if mixed is None else {"mixed_b": mixed}),
-    )
-    assert checkpoint.family == "new"
-    compare(checkpoint, model, engine)
+@pytest.mark.parametrize("case", CASES)
+def test_nearest_model(tmp_path: Path, case: str) -> None:
+    family, head, options = CASES[case]
+    pair = MAKERS[family](tmp_path, head, **options)
+    assert pair.checkpoint.family == family
+    rows, types = random_rows(NEAREST[family], pair.checkpoint.spec.embed.vocab, pair.checkpoint.spec.embed.types)
+    theirs = pair.theirs(rows, types)
+    for name, engine in every_engine(pair.checkpoint):
+        ours = run(engine, STATES.kind if head == "trunk" else head, rows, types, finish="none")
+        assert deviation(ours, theirs) < LIMIT, name
+
+
+def test_jina_v2_has_linear_biases(tmp_path: Path) -> None:
+    assert jina_v2(tmp_path).checkpoint.spec.relative == Alibi()
 
 
 def test_new_with_rms_norms_is_read(tmp_path: Path) -> None:
@@ -242,76 +209,6 @@ def test_new_with_rms_norms_is_read(tmp_path: Path) -> None:
     )
     assert checkpoint.spec.layers[0].norm.kind == "rms"
     assert "layers.0.norm1.bias" not in checkpoint.weights
-
-
-# Jina v2
-
-
-def slopes(heads: int) -> list[float]:
-    """Press et al. 2022: 2^(-8 / heads) to its powers; between two powers of two every second one of the next."""
-    power = 2 ** math.floor(math.log2(heads))
-    own = [2 ** (-8 * (head + 1) / power) for head in range(power)]
-    return own + ([] if power == heads else slopes(2 * power)[::2][: heads - power])
-
-
-class Gated(nn.Module):
-    """The first half of one matrix is activated and multiplied by the second."""
-
-    def __init__(self, width: int, inner: int, act: nn.Module) -> None:
-        super().__init__()
-        self.gated_layers, self.act = nn.Linear(width, 2 * inner, bias=False), act
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        first, second = self.gated_layers(x).chunk(2, -1)
-        return self.act(first) * second
-
-
-JINA = {
-    "position_embedding_type": "alibi",
-    "_name_or_path": "jinaai/jina-bert-implementation",
-    "auto_map": {"AutoModel": "jinaai/jina-bert-implementation--modeling_bert.JinaBertModel"},
-}
-GATES = {"geglu": nn.GELU(), "reglu": nn.ReLU()}
-
-
-@engines
-@pytest.mark.parametrize("heads", [4, 6])
-@pytest.mark.parametrize("kind", ["geglu", "reglu", "original"])
-def test_jina_v2(tmp_path: Path, kind: str, heads: int, engine: str) -> None:
-    folder = tiny_checkpoint(tmp_path, "bert", "trunk", hidden_size=48, num_attention_heads=heads)
-    model, _ = saved(folder)
-    model.embeddings.position_embeddings.weight.data.zero_()
-    if kind != "original":
-        for layer in model.encoder.layer:
-            layer.intermediate = Gated(48, 64, GATES[kind])
-            redraw(layer.intermediate, 5)
-    tensors = {}
-    for name, tensor in model.state_dict().items():
-        if kind != "original":
-            name = name.replace("intermediate.gated_layers", "mlp.gated_layers")
-            if ".attention." not in name:
-                name = name.replace("output.dense", "mlp.wo").replace("output.LayerNorm", "mlp.layernorm")
-        tensors[name] = tensor
-    del tensors["embeddings.position_embeddings.weight"]
-    checkpoint = write(folder, tensors, **JINA, feed_forward_type=kind, max_position_embeddings=8192)
-    assert checkpoint.family == "jina_bert_v2"
-    assert checkpoint.spec.relative == Alibi()
-
-    def biases(tokens: int) -> torch.Tensor:
-        """[1, heads, tokens, tokens], added to the scaled scores."""
-        places = torch.arange(tokens)
-        distances = (places[:, None] - places).abs()
-        return -torch.tensor(slopes(heads))[None, :, None, None] * distances
-
-    compare(checkpoint, model, engine, attention_mask=biases)
-
-
-def test_jina_v2_classifies_by_berts_head(tmp_path: Path) -> None:
-    folder = tiny_checkpoint(tmp_path, "bert", "classify")
-    tensors = load_file(folder / "model.safetensors")
-    del tensors["bert.embeddings.position_embeddings.weight"]
-    checkpoint = write(folder, tensors, **JINA, architectures=["JinaBertForSequenceClassification"])
-    assert checkpoint.heads["classify"].labels == LABELS["classify"]
 
 
 def test_jina_v2_with_normed_queries_is_refused(tmp_path: Path) -> None:
