@@ -150,7 +150,7 @@ def test_heads_that_are_not_served(tmp_path: Path, architecture: str) -> None:
         (
             {"id2label": {"0": "a", "1": "b"}},
             BadCheckpoint,
-            "the classifier has 3 outputs, but config.json names 2 labels",
+            "the classify head has 3 outputs, but 2 labels are named",
         ),
         (
             {"problem_type": "ranking"},

@@ -17,10 +17,14 @@ from typing import Any, Literal
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from onepass.errors import OnepassError
 from onepass.model.checkpoint import load_checkpoint
+from onepass.model.heads import Activation, HeadSpec, Linear, Norm, Pool, Vocabulary
+from onepass.model.own_heads import write_heads
+from onepass.model.spec import NormSpec
 
 Head = Literal["embed", "classify", "multilabel", "rerank", "trunk", "tag", "answer", "fill", "next"]
 Family = str
@@ -356,3 +360,75 @@ def _config(family: Family, tokenizer: Tokenizer, given: dict[str, Any]) -> Any:
     return transformers.AutoConfig.for_model(
         family, **({"vocab_size": tokenizer.get_vocab_size()} | sizes | kind.config | special | given)
     )
+
+
+def heads_checkpoint(
+    folder: Path, family: Family = "bert", *, dtype: torch.dtype = torch.float32, seed: int = 0
+) -> Path:
+    """A trunk with SEVERAL heads of its own, as model/own_heads.py reads them, stored as `dtype`."""
+    tiny_checkpoint(folder, family, "trunk", seed=seed)
+    width, vocabulary = 32, tiny_tokenizer(family).get_vocab_size()
+    sizes = {"embed": 16, "mood": 3, "harm": 1, "inference": 3, "relevance": 1, "entities": 5, "answer": 2}
+    shapes = {
+        f"{name}.0.{part}": shape
+        for name, n in sizes.items()
+        for part, shape in (("weight", (n, width)), ("bias", (n,)))
+    }
+    shapes |= {"words.dense.weight": (width, width), "words.dense.bias": (width,), "words.bias": (vocabulary,)}
+    shapes |= {"words.norm.weight": (width,), "words.norm.bias": (width,)}
+    generator = torch.Generator().manual_seed(seed)
+    heads = {
+        name: torch.randn(shape, generator=generator) * (2 / math.sqrt(shape[-1])) for name, shape in shapes.items()
+    }
+    stored = load_file(folder / "model.safetensors") | heads
+    save_file({name: tensor.to(dtype) for name, tensor in stored.items()}, folder / "model.safetensors")
+    write_heads(folder, SEVERAL)
+    return folder
+
+
+def _linear(head: str) -> tuple[Linear]:
+    return (Linear(f"{head}.0.weight", f"{head}.0.bias"),)
+
+
+_WORDS = (
+    Linear("words.dense.weight", "words.dense.bias"),
+    Activation("gelu"),
+    Norm(NormSpec("layer", 1e-12), "words.norm.weight", "words.norm.bias"),
+    Vocabulary("embed.word", "words.bias"),
+)
+SEVERAL = {
+    "embed": HeadSpec("embed", Pool(("mean",)), per_row=_linear("embed"), finish="l2"),
+    "mood": HeadSpec(
+        "classify",
+        Pool(("first",)),
+        per_row=_linear("mood"),
+        finish="softmax",
+        labels=("negative", "neutral", "positive"),
+        pairs=False,
+    ),
+    "harm": HeadSpec(
+        "classify", Pool(("mean",)), per_row=_linear("harm"), finish="sigmoid", labels=("toxic",), pairs=False
+    ),
+    "inference": HeadSpec(
+        "classify",
+        Pool(("first",)),
+        per_row=_linear("inference"),
+        finish="softmax",
+        labels=("contradiction", "neutral", "entailment"),
+        pairs=True,
+    ),
+    "relevance": HeadSpec(
+        "classify", Pool(("first",)), per_row=_linear("relevance"), finish="sigmoid", labels=("relevance",), pairs=True
+    ),
+    "entities": HeadSpec(
+        "tag",
+        Pool(("tokens",)),
+        per_token=_linear("entities"),
+        finish="softmax",
+        labels=("O", "B-person", "I-person", "B-place", "I-place"),
+    ),
+    "answer": HeadSpec("answer", Pool(("tokens",)), per_token=_linear("answer"), labels=("start", "end")),
+    "fill": HeadSpec("fill", Pool(("tokens",)), per_token=_WORDS),
+    "sparse": HeadSpec("sparse", Pool(("max",)), per_token=(*_WORDS, Activation("relu_log1p")), sparse=True),
+}
+"""The heads of `heads_checkpoint`, two of them over tensors of their common prefix `words`."""

@@ -6,12 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
 from onepass.errors import UnsupportedOption
-from onepass.model.heads import HeadSpec
+from onepass.model.heads import SEVERAL, HeadSpec
 from onepass.model.positions import OPTIONS
 from onepass.model.spec import Disentangled, EncoderSpec, LayerSpec, Relative, RopeSpec, T5Buckets
-
-SEVERAL = {"tokens", "spans", "max_by_token"}
-"""Poolings that give more than one row."""
 
 
 def refuse(engine: str, *options: Iterable[str]) -> None:

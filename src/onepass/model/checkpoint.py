@@ -21,9 +21,10 @@ from onepass.model.gritlm import read_gritlm
 from onepass.model.heads import L2, HeadSpec, Linear, Norm, Pool, Step, Truncate, Vocabulary
 from onepass.model.hub import locate
 from onepass.model.llm2vec import read_llm2vec
+from onepass.model.own_heads import read_heads, tensors_of
 from onepass.model.sentence_transformers import Modules, read_modules
 from onepass.model.spec import EncoderSpec
-from onepass.model.tensor_files import open_tensors
+from onepass.model.tensor_files import StoredTensor, open_tensors
 from onepass.model.tokenizer_files import TokenizerFiles, read_tokenizer
 from onepass.model.weights import Weights, check, gather, has_all, head_width, without_prefix
 
@@ -34,10 +35,10 @@ __all__ = ["Checkpoint", "TokenizerFiles", "load_checkpoint"]
 class Checkpoint:
     """name: as the user gave it.  revision: the commit of a hub download, or None.  family: its model_type.
 
-    heads: by name, which is the head's kind but where a checkpoint has several of one kind.
+    heads: by name, which is the head's kind but where the checkpoint gives names of its own.
+    widths: of each head's rows, after the checkpoint's own truncation.
     weights: float32, under the names of model/weights.py.  max_length: tokens of one row, special tokens included.
     prompts: text put before inputs, by name.  default_prompt: a name in prompts, or None.
-    dimensions: width of the embed head's rows after the checkpoint's own truncation, 0 where there is none.
     notes: choices made while loading that a user may want to know, a sentence each.
     """
 
@@ -52,8 +53,13 @@ class Checkpoint:
     max_length: int
     prompts: Mapping[str, str]
     default_prompt: str | None
-    dimensions: int
+    widths: Mapping[str, int]
     notes: tuple[str, ...] = ()
+
+    @property
+    def dimensions(self) -> int:
+        """Width of the first embed head's rows, 0 where there is none."""
+        return next((self.widths[name] for name, head in self.heads.items() if head.kind == "embed"), 0)
 
 
 def load_checkpoint(
@@ -81,19 +87,21 @@ def load_checkpoint(
         notes=notes,
     )
     saved = Config.read_if_there(path / "config_sentence_transformers.json", "config_sentence_transformers.json")
-    planned, head_tensors, names = _heads(config, family, modules, saved, notes)
     stored = without_prefix(open_tensors(folder), family.prefixes)
-    if len(planned) > 1 and not has_all(stored, names):
-        notes.append(f"The file has no weights for the head {planned[0].kind!r} of its architecture; it is left out.")
-        planned, names = planned[1:], {}
-    beside, beside_tensors = read_bge_m3(path, tokenizer.library, notes)
-    planned += beside
-    head_tensors |= beside_tensors
+    own = read_heads(path)
+    if own is None:
+        planned, head_tensors, names = _heads(config, family, modules, saved, notes)
+        planned, names = _with_weights(planned, names, stored, notes)
+        beside, beside_tensors = read_bge_m3(path, tokenizer.library, notes)
+        heads, head_tensors = {head.kind: head for head in planned + beside}, head_tensors | beside_tensors
+    else:
+        heads = {name: _truncated(head, saved) for name, head in own.items()}
+        head_tensors, names = {}, tensors_of(own, spec)
     sources = with_adapter({**family.trunk(spec, config), **names}, stored, config, adapter, notes)
     weights = gather(stored, sources, spec, family.unread) | head_tensors
-    if modules is not None and modules.scored is not None:
-        planned, weights = _logit_score(planned[0], modules.scored, weights)
-    heads = {head.kind: _without_missing_biases(head, weights) for head in planned}
+    if own is None and modules is not None and modules.scored is not None:
+        heads["classify"], weights = _logit_score(heads["classify"], modules.scored, weights)
+    heads = {name: _without_missing_biases(head, weights) for name, head in heads.items()}
     check(spec, heads, weights)
     prompts, default_prompt = _prompts(saved, config, modules, adapter)
     return Checkpoint(
@@ -108,7 +116,7 @@ def load_checkpoint(
         max_length=_max_length(folder, config, spec, modules, max_length, notes),
         prompts=MappingProxyType(prompts),
         default_prompt=default_prompt,
-        dimensions=head_width(heads["embed"], spec.width, weights) if "embed" in heads else 0,
+        widths=MappingProxyType({name: head_width(head, spec.width, weights) for name, head in heads.items()}),
         notes=tuple(notes),
     )
 
@@ -173,6 +181,16 @@ def _heads(
     )
 
 
+def _with_weights(
+    planned: list[HeadSpec], names: Tensors, stored: Mapping[str, StoredTensor], notes: list[str]
+) -> tuple[list[HeadSpec], Tensors]:
+    """Without the head of a language model whose file has no weights for it, where there is another."""
+    if len(planned) == 1 or has_all(stored, names):
+        return planned, names
+    notes.append(f"The file has no weights for the head {planned[0].kind!r} of its architecture; it is left out.")
+    return planned[1:], {}
+
+
 def _scored_head(
     architecture: str, config: Config, family: Family, saved: Config, notes: list[str]
 ) -> tuple[list[HeadSpec], dict[str, NDArray[np.float32]], Tensors]:
@@ -189,7 +207,7 @@ def _scored_head(
 
 def _logit_score(
     head: HeadSpec, tokens: tuple[int, int | None], weights: dict[str, NDArray[np.float32]]
-) -> tuple[list[HeadSpec], dict[str, NDArray[np.float32]]]:
+) -> tuple[HeadSpec, dict[str, NDArray[np.float32]]]:
     """sentence-transformers' LogitScore: of the vocabulary's matrix, one row, or one row less another."""
     (step,) = head.per_token
     assert isinstance(step, Vocabulary)
@@ -203,7 +221,7 @@ def _logit_score(
     row = matrix[rows[:1]] - matrix[rows[1:]].sum(axis=0)
     kept = {name: tensor for name, tensor in weights.items() if name == "embed.word" or name != step.weight}
     head = replace(head, pool=Pool(("last",)), per_token=(), per_row=(Linear("classify.0.weight"),))
-    return [head], kept | {"classify.0.weight": row}
+    return head, kept | {"classify.0.weight": row}
 
 
 def _plain_embed(config: Config, saved: Config, notes: list[str]) -> HeadSpec:
@@ -235,7 +253,7 @@ def _architecture(config: Config) -> str:
 
 def _truncated(head: HeadSpec, saved: Config) -> HeadSpec:
     """sentence-transformers cuts after all modules and does not normalise again."""
-    if saved.get("truncate_dim") is None:
+    if head.kind != "embed" or saved.get("truncate_dim") is None:
         return head
     width = Truncate(saved.integer("truncate_dim", 0, least=1))
     normalise = (L2(),) if head.finish == "l2" else ()

@@ -24,6 +24,8 @@ PoolKind = Literal[
     "spans",  # [first state, last state] of each of the read's spans: one output row each
     "max_by_token",  # the maximum per distinct token id: one output row each, by rising id
 ]
+SEVERAL: frozenset[PoolKind] = frozenset({"tokens", "spans", "max_by_token"})
+"""Poolings that give more than one row."""
 Finish = Literal["none", "l2", "softmax", "sigmoid"]
 
 
@@ -96,6 +98,7 @@ class HeadSpec:
     labels: name the output columns of a classifier, in order; empty for vectors.
     sparse: of a pooled row only the values above 0 come out, by rising column, each with its column as id (SPLADE over
     a Vocabulary); what is not a number comes out, too.
+    pairs: whether it was trained on pairs of texts (relevance, inference), or on single ones; None: nobody says.
     """
 
     kind: str
@@ -105,3 +108,4 @@ class HeadSpec:
     finish: Finish = "none"
     labels: tuple[str, ...] = ()
     sparse: bool = False
+    pairs: bool | None = None

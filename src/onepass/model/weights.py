@@ -289,7 +289,10 @@ def check(spec: EncoderSpec, heads: Mapping[str, HeadSpec], weights: Weights) ->
             raise MissingTensor(f"the weights have no tensor {name!r}, which the spec needs")
     for head in heads.values():
         head_width(head, spec.width, weights)
-    used = wanted.keys() | {name for head in heads.values() for name in _head_tensors(head)}
+        for step in (*head.per_token, *head.per_row):
+            if isinstance(step, Vocabulary):
+                _same(step.weight, weights[step.weight].shape, (spec.embed.vocab, weights[step.weight].shape[1]))
+    used = wanted.keys() | {name for head in heads.values() for name in tensors_of_head(head)}
     for name in weights:
         if name not in used:
             raise LeftoverTensor(f"the weights have a tensor {name!r}, which neither the spec nor a head uses")
@@ -303,7 +306,7 @@ def head_width(head: HeadSpec, width: int, weights: Weights) -> int:
     for step in head.per_row:
         width = _step_width(step, width, weights)
     if head.labels and len(head.labels) != width:
-        raise BadCheckpoint(f"the classifier has {width} outputs, but config.json names {len(head.labels)} labels")
+        raise BadCheckpoint(f"the {head.kind} head has {width} outputs, but {len(head.labels)} labels are named")
     return width
 
 
@@ -328,7 +331,8 @@ def _step_width(step: Step, width: int, weights: Weights) -> int:
     return width
 
 
-def _head_tensors(head: HeadSpec) -> Iterator[str]:
+def tensors_of_head(head: HeadSpec) -> Iterator[str]:
+    """Names of the tensors that the head's steps read."""
     for step in (*head.per_token, *head.per_row):
         for field in ("weight", "bias", "residual"):
             if isinstance(name := getattr(step, field, None), str):
