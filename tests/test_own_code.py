@@ -22,6 +22,8 @@ from torch import nn
 from onepass.errors import BadSetting, UnsupportedOption
 from onepass.model.checkpoint import Checkpoint, load_checkpoint
 from onepass.model.spec import Alibi
+from onepass.server.serve import adapters_of, load
+from onepass.settings import ModelSettings, ServerSettings
 
 engines = pytest.mark.parametrize("engine", ENGINES)
 
@@ -232,12 +234,13 @@ FLASH = {
 }
 
 
-@engines
-@pytest.mark.parametrize("task", [None, *TASKS[1:]])
-def test_jina_v3_adapters(tmp_path: Path, task: str | None, engine: str) -> None:
-    """Each of its matrices has a low-rank change for each task; none is used where none is asked for."""
+INSTRUCTIONS = dict.fromkeys(TASKS, "") | {TASKS[1]: "Represent the document for retrieval: "}
+
+
+def adapted(folder: Path, task: str | None) -> Any:
+    """transformers' model with the change for this task merged in; `folder` gets a checkpoint with those for all."""
     theta = {"rope_theta": 300.0, "rope_type": "default"}
-    folder = tiny_checkpoint(tmp_path, "jina_embeddings_v3", "trunk", rope_parameters=theta)
+    tiny_checkpoint(folder, "jina_embeddings_v3", "trunk", rope_parameters=theta)
     model, tensors = saved(folder)
     generator = torch.Generator().manual_seed(0)
     merged, original = {}, {}
@@ -255,21 +258,48 @@ def test_jina_v3_adapters(tmp_path: Path, task: str | None, engine: str) -> None
         stem = f"roberta.{name.removesuffix('.weight')}.parametrizations.weight"
         del original[f"roberta.{name}"]
         original |= {f"{stem}.original": tensor, f"{stem}.0.lora_A": a, f"{stem}.0.lora_B": b}
-    reading = tiny_checkpoint(tmp_path / "merged", "jina_embeddings_v3", "trunk", rope_parameters=theta)
-    write(reading, merged)
-    model, _ = saved(reading)
-    instructions = dict.fromkeys(TASKS, "") | {TASKS[1]: "Represent the document for retrieval: "}
-    write(folder, original, **FLASH, lora_adaptations=TASKS, lora_alpha=2, lora_rank=4, task_instructions=instructions)
-    checkpoint = load_checkpoint(folder, adapter=task)
+    write(folder, merged)
+    model, _ = saved(folder)
+    write(folder, original, **FLASH, lora_adaptations=TASKS, lora_alpha=2, lora_rank=4, task_instructions=INSTRUCTIONS)
+    return model
+
+
+@engines
+@pytest.mark.parametrize("task", [None, *TASKS[1:]])
+def test_jina_v3_adapters(tmp_path: Path, task: str | None, engine: str) -> None:
+    """Each of its matrices has a low-rank change for each task; none is used where none is asked for."""
+    model = adapted(tmp_path, task)
+    checkpoint = load_checkpoint(tmp_path, adapter=task)
     assert checkpoint.family == "jina_embeddings_v3"
-    assert checkpoint.prompts == instructions
+    assert checkpoint.prompts == INSTRUCTIONS
     assert checkpoint.default_prompt == task
     unused = f"The adapters for {', '.join(TASKS)} are not used; the setting `adapter` chooses one."
     assert (unused in checkpoint.notes) == (task is None)
     compare(checkpoint, model, engine)
-    assert refused(folder, BadSetting, adapter="poetry") == (
+    assert refused(tmp_path, BadSetting, adapter="poetry") == (
         f"adapter is 'poetry', which this model does not have; it has adapters for {', '.join(TASKS)}"
     )
+
+
+def test_each_model_of_a_server_has_its_own_adapter(tmp_path: Path) -> None:
+    adapted(tmp_path / "jina", None)
+    bert = tiny_checkpoint(tmp_path / "bert")
+    models = {"asked": tmp_path / "jina", "kept": tmp_path / "jina", "bert": bert}
+    settings = ModelSettings(adapter=f"asked={TASKS[0]}, kept={TASKS[1]}")
+    encoders = load(models, settings, ServerSettings())
+    chosen = [encoder.checkpoint.default_prompt for encoder in encoders.values()]
+    for encoder in encoders.values():
+        encoder.close()
+    encoders["bert"].device.close()
+    assert chosen == [TASKS[0], TASKS[1], None]
+
+
+def test_an_adapter_for_no_model_is_refused() -> None:
+    assert adapters_of(["a", "b"], "separation") == {"a": "separation", "b": "separation"}
+    with pytest.raises(
+        BadSetting, match="^adapter is 'c=separation', of which 'c=separation' is not NAME=TASK for one"
+    ):
+        adapters_of(["a", "b"], "c=separation")
 
 
 def test_an_adapter_of_a_model_that_has_none_is_refused(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ class ModelSettings:
     device: str = option("auto", "Where to run.", choices=("auto", "cpu"))
     dtype: str = option("auto", "Arithmetic of the matrix products.", choices=("auto", "float32", "bfloat16"))
     engine: str = option("auto", "Engine to run with.", choices=("auto", "native", "reference"))
-    adapter: str | None = option(None, "Task whose adapter to use, of a model that has several.")
+    adapter: str | None = option(None, "Task whose adapter to use; of one of several models NAME=TASK.")
     max_length: int | None = option(None, "Longest row in tokens, at most what the model allows.", least=1)
     cores: int | None = option(None, "Compute threads; default: the physical cores this process may use.", least=1)
 

@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -47,6 +47,7 @@ def load(
 ) -> dict[str, Encoder]:
     """The encoders by name, all on one device."""
     device = Device(model_settings.cores or compute_threads(), settings.queue_tokens)
+    adapters = adapters_of(models, model_settings.adapter)
     encoders = {}
     for name, model in models.items():
         encoders[name] = Encoder(
@@ -55,11 +56,26 @@ def load(
             device=device,
             dtype=model_settings.dtype,
             engine=model_settings.engine,
-            adapter=model_settings.adapter,
+            adapter=adapters[name],
             max_length=model_settings.max_length,
         )
         log.info("loaded %s in %.1f s", name, encoders[name].load_seconds)
     return encoders
+
+
+def adapters_of(names: Iterable[str], setting: str | None) -> dict[str, str | None]:
+    """Each model's adapter, from "TASK" for all of them or "NAME=TASK,NAME=TASK". Raises BadSetting."""
+    adapters: dict[str, str | None] = dict.fromkeys(names)
+    if setting is None or "=" not in setting:
+        return dict.fromkeys(adapters, setting)
+    for part in setting.split(","):
+        name, _, task = part.strip().rpartition("=")
+        if name not in adapters or not task:
+            raise BadSetting(
+                f"adapter is {setting!r}, of which {part.strip()!r} is not NAME=TASK for one of {', '.join(adapters)}"
+            )
+        adapters[name] = task
+    return adapters
 
 
 def run(service: Service, load: Callable[[], Mapping[str, Encoder]]) -> None:
