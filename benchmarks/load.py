@@ -2,7 +2,7 @@
 
 A plan sends the same few bodies over and over: each of `clients` waits for its answer before it asks again (a closed
 loop), or requests leave at random times, `rate` of them a second, whatever the server does (an open loop, as real
-clients do; latency then counts from the time at which a request was due).
+clients do).
 """
 
 from __future__ import annotations
@@ -113,16 +113,16 @@ async def opened(plan: Plan, seen: Seen) -> float:
     gaps = np.random.default_rng(0).exponential(1 / plan.rate, int(plan.rate * plan.seconds) + 1)
     running = set()
 
-    async def one(due: float) -> None:
+    async def one() -> None:
         connection = idle.popleft() if idle else await connect(plan)
-        await note(connection, next(source), due, seen)
+        await note(connection, next(source), time.perf_counter(), seen)
         idle.append(connection)
 
     started = time.perf_counter()
     for due in started + np.cumsum(gaps):
         if (wait := due - time.perf_counter()) > 0:
             await asyncio.sleep(wait)
-        task = asyncio.create_task(one(float(due)))
+        task = asyncio.create_task(one())
         running.add(task)
         task.add_done_callback(running.discard)
     await asyncio.gather(*running)

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import itertools
 import logging
 import re
 import sys
-from collections.abc import Iterable, Sequence
+import threading
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
 import orjson
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.metrics_core import HistogramMetricFamily
+from prometheus_client.registry import Collector
 
 SECONDS = tuple(1e-5 * 1.5**k for k in range(1, 36))
 SIZES = tuple(float(1 << k) for k in range(21))
@@ -65,6 +72,31 @@ class Queue(Protocol):
     def queued_tokens(self) -> int: ...
 
 
+class Distribution(Collector):
+    """A histogram by model. prometheus_client's own walks all buckets at every observation."""
+
+    def __init__(self, name: str, words: str, buckets: Sequence[float], registry: CollectorRegistry) -> None:
+        self.name, self.words, self.buckets = name, words, list(buckets)
+        self._counts: dict[str, list[int]] = defaultdict(lambda: [0] * (len(buckets) + 1))
+        self._sums: dict[str, float] = defaultdict(float)
+        self._lock = threading.Lock()
+        registry.register(self)
+
+    def observe(self, model: str, value: float) -> None:
+        with self._lock:
+            self._counts[model][bisect_left(self.buckets, value)] += 1
+            self._sums[model] += value
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        with self._lock:
+            seen = [(model, counts.copy(), self._sums[model]) for model, counts in self._counts.items()]
+        family = HistogramMetricFamily(self.name, self.words, labels=["model"])
+        bounds = [*map(str, self.buckets), "+Inf"]
+        for model, counts, total in seen:
+            family.add_metric([model], list(zip(bounds, itertools.accumulate(counts), strict=True)), total)
+        yield family
+
+
 class Metrics:
     """TEI's metric names with a model label, and a few of our own.
 
@@ -76,6 +108,7 @@ class Metrics:
         # Creation times would double the page for nothing that Prometheus uses.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
+        self.child = functools.cache(_child)
         counter, histogram = self.counter, self.histogram
         self.requests = counter("te_request_count", "Requests for inference.", "method")
         self.successes = counter("te_request_success", "Requests answered with a result.", "method")
@@ -109,8 +142,8 @@ class Metrics:
     def counter(self, name: str, words: str, *labels: str) -> Counter:
         return Counter(name, words, [*labels, "model"], registry=self.registry)
 
-    def histogram(self, name: str, words: str, buckets: Iterable[float]) -> Histogram:
-        return Histogram(name, words, ["model"], buckets=tuple(buckets), registry=self.registry)
+    def histogram(self, name: str, words: str, buckets: Sequence[float]) -> Distribution:
+        return Distribution(name, words, buckets, self.registry)
 
     def watch(self, models: str, queue: Queue) -> None:
         """Read it at every scrape. models: those that wait in this queue, joined by commas."""
@@ -119,39 +152,44 @@ class Metrics:
 
     def batch(self, model: str, rows: int, tokens: int, cores: int, seconds: float) -> None:
         """One micro-batch that ran; may be called from any thread."""
-        self.batch_rows.labels(model).observe(rows)
-        self.batch_tokens.labels(model).observe(tokens)
-        self.batches.labels(str(cores), model).inc()
-        self.engine_seconds.labels(model).inc(seconds)
+        self.batch_rows.observe(model, rows)
+        self.batch_tokens.observe(model, tokens)
+        self.child(self.batches, str(cores), model).inc()
+        self.child(self.engine_seconds, model).inc(seconds)
 
     def request(self, model: str, kind: str, inputs: int, *, batch: bool, answered: bool) -> None:
         """One request and its inputs, and whether it was answered with a result."""
         method = "batch" if batch else "single"
-        self.requests.labels(method, model).inc()
+        self.child(self.requests, method, model).inc()
         if kind in self.inputs:
-            self.inputs[kind].labels(model).inc(inputs)
+            self.child(self.inputs[kind], model).inc(inputs)
         if answered:
-            self.successes.labels(method, model).inc()
+            self.child(self.successes, method, model).inc()
             if kind in self.inputs:
-                self.answered[kind].labels(model).inc(inputs)
+                self.child(self.answered[kind], model).inc(inputs)
 
     def spent(self, model: str, kind: str, seconds: Iterable[float | None]) -> None:
         """seconds: in the order of TIMES; None where it is not known."""
         for time, value in zip(TIMES, seconds, strict=True):
             if value is not None:
-                self.times["request", time].labels(model).observe(value)
+                self.times["request", time].observe(model, value)
                 if kind in self.inputs:
-                    self.times[kind, time].labels(model).observe(value)
+                    self.times[kind, time].observe(model, value)
 
     async def sizes(self, model: str, lengths: Sequence[int], truncated: int) -> None:
         """Tokens of each row of a request, counted some at a time."""
-        self.truncated.labels(model).inc(truncated)
-        observe = self.lengths.labels(model).observe
-        for start in range(0, len(lengths), 512):
-            for length in lengths[start : start + 512]:
-                observe(length)
-            await asyncio.sleep(0)
+        self.child(self.truncated, model).inc(truncated)
+        for start in range(0, len(lengths), 1_024):
+            if start:
+                await asyncio.sleep(0)
+            for length in lengths[start : start + 1_024]:
+                self.lengths.observe(model, length)
 
     def render(self) -> bytes:
         """The text exposition format."""
         return SUFFIX.sub(rb"\1", generate_latest(self.registry))
+
+
+def _child(metric: Counter, *labels: str) -> Counter:
+    """The counter of these labels; looked up once, since prometheus_client checks them every time."""
+    return metric.labels(*labels)

@@ -201,6 +201,7 @@ class Device:
             lane.start()
 
     def _lane(self) -> None:
+        _step_back()
         while work := self._take():
             rows, cores = work
             try:
@@ -283,6 +284,12 @@ class Device:
         for loop, deliveries in by_loop.items():
             with suppress(RuntimeError):  # the loop was closed: nobody waits
                 loop.call_soon_threadsafe(_hand_out, deliveries)
+
+
+def _step_back() -> None:
+    """Let threads that wake up, such as the event loop's, go before this one, which only computes; its share stays."""
+    with suppress(AttributeError, OSError):  # only Linux has it, and a sandbox may forbid it
+        os.sched_setscheduler(threading.get_native_id(), os.SCHED_BATCH, os.sched_param(0))
 
 
 def _hand_out(deliveries: list[tuple[Sink, list[Result]]]) -> None:

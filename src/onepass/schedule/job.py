@@ -157,8 +157,9 @@ class _Run:
         try:
             if not self.wait:
                 inputs = list(itertools.islice(inputs, device.admission.capacity + 1))  # more are too many anyway
-                device.admission.reserve(self._room(inputs), device.seconds_to_drain())
-                self.held = self._room(inputs)
+                room = self._room(inputs)
+                device.admission.reserve(room, device.seconds_to_drain())
+                self.held = room
             async for chunk in self._chunks(inputs):
                 await self._send(chunk)
             if not self.sent:

@@ -305,6 +305,8 @@ class Tokenizer:
         return Encoded(ids, types, cut, skip, number, first, alignment)
 
     def _pieces(self, texts: list[str], *, aligned: bool) -> list[Pieces]:
+        if not aligned and len(texts) == 1:  # a batch of one would wake the library's threads
+            return [Pieces(self._library.encode(texts[0], add_special_tokens=False).ids)]
         if not aligned:
             return [Pieces(one.ids) for one in self._library.encode_batch_fast(texts, add_special_tokens=False)]
         encodings = self._library.encode_batch(texts, add_special_tokens=False)

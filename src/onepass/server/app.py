@@ -13,12 +13,11 @@ from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
-from starlette.types import Receive, Scope, Send
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from onepass.encoder import Encoder
 from onepass.errors import OnepassError, Overloaded, Unavailable
@@ -66,20 +65,24 @@ FAILURES = {
 }
 
 LAG_EVERY = 0.1
+PATIENCE = 0.1  # seconds after which a call looks whether its client is still there; most are answered by then
 OPERATIONS = tei.OPERATIONS + openai.OPERATIONS + cohere_jina.OPERATIONS + native.OPERATIONS
 
 log = logging.getLogger("onepass.http")
 
 
-def create_app(encoders: Mapping[str, Encoder], settings: ServerSettings) -> Starlette:
+def create_app(encoders: Mapping[str, Encoder], settings: ServerSettings) -> ASGIApp:
     """An ASGI application that serves these models by name, ready at once."""
     service = Service(settings)
     service.open(encoders)
     return app_for(service)
 
 
-def app_for(service: Service) -> Starlette:
-    """The application around a service, which may still be loading."""
+def app_for(service: Service) -> ASGIApp:
+    """The application around a service, which may still be loading.
+
+    An operation is found by its path at once; pages, and what is no route at all, are found by Starlette.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -87,16 +90,26 @@ def app_for(service: Service) -> Starlette:
         yield
         watch.cancel()
 
-    app = Starlette(routes=routes(service), lifespan=lifespan, exception_handlers={HTTPException: no_such_route})
-    app.router.redirect_slashes = False
+    endpoints = {operation.path: Endpoint(service, operation) for operation in OPERATIONS}
+    refused = [Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()]  # other methods
+    pages = Starlette(
+        routes=routes(service) + refused, lifespan=lifespan, exception_handlers={HTTPException: no_such_route}
+    )
+    pages.router.redirect_slashes = False
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        posted = scope["type"] == "http" and scope["method"] == "POST"
+        await (endpoints.get(scope["path"], pages) if posted else pages)(scope, receive, send)
+
     return app
 
 
-def routes(service: Service) -> list[BaseRoute]:
+def routes(service: Service) -> list[Route]:
+    """The pages."""
     described = document(OPERATIONS, STATUS)
     paper, html = dumps(described), page(described)
     get = functools.partial(page_route, service)
-    found = [
+    return [
         *(get(path, lambda request: health(service)) for path in ("/", "/health", "/ping")),
         get("/livez", lambda request: live(service)),
         get("/readyz", lambda request: ready(service)),
@@ -106,7 +119,6 @@ def routes(service: Service) -> list[BaseRoute]:
         get("/info", lambda request: info(service, request.query_params.get("model")), guarded=True),
         get("/v1/models", lambda request: openai.models(service), guarded=True, dialect=openai.OPENAI),
     ]
-    return found + [Route(operation.path, Endpoint(service, operation), methods=["POST"]) for operation in OPERATIONS]
 
 
 class Endpoint:
@@ -121,14 +133,13 @@ class Endpoint:
         call = Call(self.service, self.operation.kind)
         self.service.calls.add(call)
         self.service.metrics.running.inc()
-        watch: asyncio.Task[None] | None = None
         error: OnepassError | None = None
         try:
-            headers = Headers(scope=scope)
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
             self.service.check_key(headers.get("authorization", ""))
             self.service.check_ready()
             body = await read_body(headers, receive, self.service.settings.max_body)
-            watch = asyncio.create_task(stop_when_left(receive, call))
+            call.watch = asyncio.get_running_loop().call_later(PATIENCE, watch, receive, call)
             request = await parse(self.operation.request, self.decoder, body)
             answer = await self.operation.handle(call, request)
             answer.headers |= timings(call, time.perf_counter() - call.started)
@@ -143,8 +154,8 @@ class Endpoint:
             if call.stopped != "left":
                 await respond(call, answer, send)
         finally:
-            if watch is not None:
-                watch.cancel()
+            if call.watch is not None:
+                call.watch.cancel()
             self.service.calls.discard(call)
             self.service.metrics.running.dec()
         await report(call, self.operation.path, None if call.stopped == "left" else answer.status, error)
@@ -162,6 +173,10 @@ def typed(raised: BaseException, call: Call) -> OnepassError:
         log.error("request failed", exc_info=raised)
         return InternalError("something went wrong inside the server; its log has the details")
     raise raised
+
+
+def watch(receive: Receive, call: Call) -> None:
+    call.watch = asyncio.create_task(stop_when_left(receive, call))
 
 
 async def stop_when_left(receive: Receive, call: Call) -> None:
@@ -210,7 +225,7 @@ async def report(call: Call, path: str, status: int | None, error: OnepassError 
     """Count and log one request. status: None where the client left before the answer."""
     metrics, seconds = call.service.metrics, time.perf_counter() - call.started
     words = str(status or "left")
-    metrics.responses.labels(path, words).inc()
+    metrics.child(metrics.responses, path, words).inc()
     if call.kind != "tokenize":
         answered = status == 200 and call.job is not None
         metrics.request(call.model, call.kind, call.inputs, batch=call.batch, answered=answered)
@@ -233,7 +248,7 @@ async def report(call: Call, path: str, status: int | None, error: OnepassError 
 
 def page_route(
     service: Service, path: str, make: Callable[[Request], Any], *, guarded: bool = False, dialect: Dialect = tei.TEI
-) -> BaseRoute:
+) -> Route:
     return Route(path, Page(service, dialect, guarded, make), methods=["GET"])
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
@@ -23,7 +23,7 @@ LARGE = 262_144
 LONE_SURROGATE = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]..")
 
 
-async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
+async def read_body(headers: Mapping[str, str], receive: Receive, limit: int) -> bytes:
     """The whole body. Raises UnsupportedMedia, BodyTooLarge while reading, ClientDisconnect if the client left."""
     check_media(headers)
     announced = headers.get("content-length", "")
@@ -50,7 +50,7 @@ def too_large(size: str, limit: int) -> BodyTooLarge:
     )
 
 
-def check_media(headers: Headers) -> None:
+def check_media(headers: Mapping[str, str]) -> None:
     given = headers.get("content-type", "")
     media = given.partition(";")[0].strip().lower()
     if media != "application/json" and not (media.startswith("application/") and media.endswith("+json")):

@@ -104,6 +104,7 @@ class Call:
         self.answering = False
         self.stopped: Literal["left", "expired"] | None = None
         self.task = asyncio.current_task()
+        self.watch: asyncio.TimerHandle | asyncio.Task[None] | None = None
 
     def choose(self, model: str | None) -> Encoder:
         self.model, self.encoder = self.service.choose(model)
