@@ -285,7 +285,7 @@ def test_a_dense_module_that_does_not_fit(folder: Path) -> None:
             {"model_type": "SparseEncoder"},
             UnsupportedOption,
             'config_sentence_transformers.json sets model_type to "SparseEncoder", which is not implemented; only '
-            '"SentenceTransformer" or "CrossEncoder" is',
+            '"SentenceTransformer" or "CrossEncoder" or "MultiVectorEncoder" or "ColBERT" is',
         ),
         (
             "config_sentence_transformers.json",

@@ -225,6 +225,31 @@ def bge_m3_checkpoint(folder: Path, **config: Any) -> Path:
     return folder
 
 
+MARKERS = ("[unused0]", "[unused1]")
+"""Of queries and documents, in Stanford's files."""
+
+
+def colbert_checkpoint(folder: Path, *, width: int = 12, **metadata: Any) -> Path:
+    """BERT as Stanford's ColBERT writes it: the projection beside the trunk, markers among the ordinary words.
+
+    metadata: of artifact.metadata, whose queries are 14 tokens long and documents 40 otherwise.
+    """
+    tiny_checkpoint(folder, "bert", "trunk")
+    tensors = {f"bert.{name}": tensor for name, tensor in load_file(folder / "model.safetensors").items()}
+    projection = torch.nn.Linear(32, width, bias=False)
+    redraw(projection, seed=1)
+    save_file(tensors | {"linear.weight": projection.weight.detach()}, folder / "model.safetensors", {"format": "pt"})
+    change_json(folder / "config.json", architectures=["HF_ColBERT"])
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    ids = {id: word for word, id in tokenizer["model"]["vocab"].items()}
+    spelt = {max(ids) - 1: MARKERS[0], max(ids): MARKERS[1]}
+    tokenizer["model"]["vocab"] = {word: id for id, word in (ids | spelt).items()}
+    write_json(folder / "tokenizer.json", tokenizer)
+    said = {"query_token_id": MARKERS[0], "doc_token_id": MARKERS[1], "query_maxlen": 14, "doc_maxlen": 40}
+    write_json(folder / "artifact.metadata", said | {"mask_punctuation": True, "similarity": "cosine"} | metadata)
+    return folder
+
+
 def redraw(model: torch.nn.Module, seed: int, size: float = 1.0) -> None:
     """Give every parameter of `model` new values; `size` scales all of them."""
     generator = torch.Generator().manual_seed(seed)

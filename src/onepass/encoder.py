@@ -32,6 +32,7 @@ from onepass.tasks.embed import Precision, embed
 from onepass.tasks.fill import fill
 from onepass.tasks.heads import tasks_of
 from onepass.tasks.log_probs import log_probs
+from onepass.tasks.multivector import max_similarity, multivector
 from onepass.tasks.rerank import Ranking, rerank
 from onepass.tasks.similarity import similarity
 from onepass.tasks.tag import tag
@@ -207,6 +208,14 @@ class Encoder:
     fill, afill = each(fill)
     tag, atag = each(tag)
     log_probs, alog_probs = each(log_probs)
+    multivector, amultivector = each(multivector)
+
+    def max_similarity(self, query: Floats, documents: Sequence[Floats]) -> list[float]:
+        """A score for each document's vectors; see `tasks.multivector.max_similarity`."""
+        return wait(self.amax_similarity(query, documents))
+
+    async def amax_similarity(self, query: Floats, documents: Sequence[Floats]) -> list[float]:
+        return await max_similarity(self.job(), query, documents)
 
     @overload
     def answer(  # type: ignore[overload-overlap]

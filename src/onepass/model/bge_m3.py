@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from onepass.errors import UnsafeFormat
 from onepass.model.heads import HeadSpec, Linear, Pool
+from onepass.model.multivector import MultiVector, Side
 from onepass.model.tensor_files import pickled
 from onepass.model.weights import gather
 
@@ -25,7 +26,10 @@ COLBERT = HeadSpec(
     per_token=(Linear("multivector.weight", "multivector.bias"),),
     finish="l2",
 )
-"""W h + b of each token, as a unit vector; BGE-M3 uses all but the first token's."""
+"""W h + b of each token, as a unit vector."""
+
+COMPARED = MultiVector(Side(start=1), Side(start=1), mean=True)
+"""Of queries and documents alike, the vectors but the first; scores are means."""
 
 FILES = {"sparse_linear.pt": LEXICAL, "colbert_linear.pt": COLBERT}
 UNWEIGHED = ("<s>", "<pad>", "</s>", "<unk>")  # tokens that have no lexical weight

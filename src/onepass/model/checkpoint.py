@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from onepass.errors import BadCheckpoint, BadSetting, UnsupportedOption
 from onepass.model.adapters import with_adapter
-from onepass.model.bge_m3 import read_bge_m3
+from onepass.model.bge_m3 import COLBERT, COMPARED, read_bge_m3
 from onepass.model.classification import finish_of, labels_of
 from onepass.model.config import Config
 from onepass.model.families import family_of
@@ -21,9 +21,11 @@ from onepass.model.gritlm import read_gritlm
 from onepass.model.heads import L2, HeadSpec, Linear, Norm, Pool, Step, Truncate, Vocabulary
 from onepass.model.hub import locate
 from onepass.model.llm2vec import read_llm2vec
+from onepass.model.multivector import LATE, MultiVector, fitted, read_multivector
 from onepass.model.own_heads import read_heads, tensors_of
 from onepass.model.sentence_transformers import Modules, read_modules
 from onepass.model.spec import EncoderSpec
+from onepass.model.stanford import read_stanford, stanford_head
 from onepass.model.tensor_files import StoredTensor, open_tensors
 from onepass.model.tokenizer_files import TokenizerFiles, read_tokenizer
 from onepass.model.weights import Weights, check, gather, has_all, head_width, without_prefix
@@ -39,6 +41,8 @@ class Checkpoint:
     widths: of each head's rows, after the checkpoint's own truncation.
     weights: float32, under the names of model/weights.py.  max_length: tokens of one row, special tokens included.
     prompts: text put before inputs, by name.  default_prompt: a name in prompts, or None.
+    multivector: how texts become the rows of a multivector head, and which of their tokens have vectors; None where
+    there is no such head.
     notes: choices made while loading that a user may want to know, a sentence each.
     """
 
@@ -54,6 +58,7 @@ class Checkpoint:
     prompts: Mapping[str, str]
     default_prompt: str | None
     widths: Mapping[str, int]
+    multivector: MultiVector | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -73,7 +78,7 @@ def load_checkpoint(
     """
     notes: list[str] = []
     path, commit = locate(str(model), revision)
-    modules = read_modules(path, notes) or read_llm2vec(path, notes) or read_gritlm(path, notes)
+    modules = read_modules(path, notes) or read_llm2vec(path, notes) or read_gritlm(path, notes) or read_stanford(path)
     folder = path if modules is None else path / modules.trunk
     config = _config(folder).changed({} if modules is None else modules.changes)
     family = family_of(config)
@@ -104,6 +109,8 @@ def load_checkpoint(
     heads = {name: _without_missing_biases(head, weights) for name, head in heads.items()}
     check(spec, heads, weights)
     prompts, default_prompt = _prompts(saved, config, modules, adapter)
+    limit = _max_length(folder, config, spec, modules, max_length, notes)
+    compared = _compared(heads, modules, tokenizer, spec, limit, max_length)
     return Checkpoint(
         name=str(model),
         path=path,
@@ -113,10 +120,11 @@ def load_checkpoint(
         heads=MappingProxyType(heads),
         weights=MappingProxyType(weights),
         tokenizer=replace(tokenizer, text_only=modules is not None and modules.text_only),
-        max_length=_max_length(folder, config, spec, modules, max_length, notes),
+        max_length=limit if compared is None else compared.length,
         prompts=MappingProxyType(prompts),
         default_prompt=default_prompt,
         widths=MappingProxyType({name: head_width(head, spec.width, weights) for name, head in heads.items()}),
+        multivector=compared,
         notes=tuple(notes),
     )
 
@@ -136,6 +144,7 @@ HEADS = {
     "ForMaskedLM": "fill",
     "ForCausalLM": "next",
     "LMHeadModel": "next",
+    "HF_ColBERT": "multivector",
 }
 """What the end of an architecture's name says about its head."""
 
@@ -150,7 +159,7 @@ def _heads(
 
     A language model's own head comes first; "embed" beside it needs no tensors.
     """
-    saved.only("model_type", "SentenceTransformer", "CrossEncoder")
+    saved.only("model_type", "SentenceTransformer", "CrossEncoder", *LATE)
     if modules is not None and modules.head is not None:
         if isinstance(reason := family.heads.get("embed"), str):
             raise UnsupportedOption(f"modules.json makes a {family.model_type} model an embedder: {reason}")
@@ -159,7 +168,7 @@ def _heads(
     if modules is not None and modules.scored is not None:
         return _scored_head(architecture, config, family, saved, notes)
     name = next((name for end, name in HEADS.items() if architecture.endswith(end)), None)
-    reader = None if name is None else family.heads.get(name)
+    reader = stanford_head if name == "multivector" else family.heads.get(name or "")
     if isinstance(reader, str):
         raise UnsupportedOption(f"config.json names the architecture {architecture!r}, which is not served: {reader}")
     if reader is not None:
@@ -260,6 +269,23 @@ def _truncated(head: HeadSpec, saved: Config) -> HeadSpec:
     return replace(head, per_row=(*head.per_row, *normalise, width), finish="none")
 
 
+def _compared(
+    heads: Mapping[str, HeadSpec],
+    modules: Modules | None,
+    tokenizer: TokenizerFiles,
+    spec: EncoderSpec,
+    limit: int,
+    asked: int | None,
+) -> MultiVector | None:
+    """What surrounds the vectors of a multivector head, if there is one."""
+    late = [head for head in heads.values() if head.kind == "multivector"]
+    if not late:
+        return None
+    if modules is not None and modules.late is not None:
+        return fitted(read_multivector(modules.late, tokenizer), spec, limit, asked)
+    return fitted(COMPARED if late == [COLBERT] else MultiVector(), spec, limit, asked)
+
+
 NO_LIMIT = 10**30  # as transformers writes it
 USUAL_LENGTH = 512  # where neither positions nor any file limit a row
 
@@ -292,7 +318,8 @@ def _prompts(
 ) -> tuple[dict[str, str], str | None]:
     """Texts by name, and the name of the one to use where none is asked for: an adapter goes with its task's prompt."""
     own = Modules() if modules is None else modules
-    prompts = {**own.prompts, **(saved.texts("prompts") or config.texts("task_instructions"))}
+    late = {} if own.late is None else own.late.prompts
+    prompts = {**own.prompts, **(saved.texts("prompts") or config.texts("task_instructions")), **late}
     default = saved.text("default_prompt_name", "") or (adapter if adapter in prompts else own.default_prompt)
     if default is not None and default not in prompts:
         raise BadCheckpoint(

@@ -6,9 +6,9 @@ Semantics as in sentence-transformers 6.2; a module's class is told by the last 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onepass.errors import BadCheckpoint, UnsupportedOption
 from onepass.model.config import Config, read_json
 from onepass.model.heads import L2, Activation, HeadSpec, Linear, Norm, Pool, PoolKind, Step
+from onepass.model.multivector import Said, is_multivector, normalises, said_by_modules
 from onepass.model.spec import ActivationKind, NormSpec
 from onepass.model.tensor_files import open_tensors
 from onepass.model.weights import gather
@@ -49,6 +50,7 @@ TRANSFORMER_CONFIGS = tuple(
     f"sentence_{name}_config.json"
     for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
+MASK = "MultiVectorMask"
 LAYER_NORM_EPS = 1e-5  # torch's default, which the LayerNorm module keeps
 
 
@@ -59,6 +61,7 @@ class Modules:
     trunk: the folder of config.json, relative to the checkpoint's.  task: what the Transformer module is loaded for.
     head: None where nothing pools (a CrossEncoder).  tensors: the head's, by the names its steps use.
     scored: of a language model that reranks, the token whose score counts, and one whose score is taken off.
+    late: of a late-interaction model, what is said of queries and documents.
     changes: to the trunk's config.json.  text_only: neither a prompt nor special tokens before a text are pooled.
     prompts, default_prompt: beside and instead of those that config_sentence_transformers.json names.
     """
@@ -69,6 +72,7 @@ class Modules:
     lower: bool = False
     head: HeadSpec | None = None
     scored: tuple[int, int | None] | None = None
+    late: Said | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
     text_only: bool = False
     prompts: Mapping[str, str] = field(default_factory=dict)
@@ -84,23 +88,60 @@ def read_modules(folder: Path, notes: list[str]) -> Modules | None:
     if not listed or listed[0][0] != "Transformer":
         first = listed[0][0] if listed else "nothing"
         raise UnsupportedOption(f"modules.json begins with {first}; only a Transformer module can come first")
-    modules = _transformer(folder, listed[0][1])
+    said = _transformer_config(folder, listed[0][1])
+    modules = _transformer(said, listed[0][1])
+    saved = Config.read_if_there(folder / "config_sentence_transformers.json", "config_sentence_transformers.json")
+    if is_multivector(saved):
+        return _late(folder, modules, listed, saved, said, notes)
+    said.only("query_expansion")
     if len(listed) == 1:
         return modules
     if listed[1][0] == "LogitScore" and len(listed) == 2:
-        modules.scored = _scored(Config.read(folder / listed[1][1] / "config.json", f"{listed[1][1]}/config.json"))
+        modules.scored = _scored(_config(folder, listed[1][1]))
         return modules
+    modules.head = _head("embed", folder, listed[1:], modules.tensors, notes)
+    return modules
+
+
+def _late(
+    folder: Path, modules: Modules, listed: list[tuple[str, str]], saved: Config, said: Config, notes: list[str]
+) -> Modules:
+    """A vector per token, with what is said of the tokens.  said: the config of the module Transformer."""
+    mask = next((path for kind, path in listed if kind == MASK), None)
+    tokenizer = Config.read_if_there(folder / modules.trunk / "tokenizer_config.json", "tokenizer_config.json")
+    modules.late = said_by_modules(saved, said, Config({}, MASK) if mask is None else _config(folder, mask), tokenizer)
+    steps = [module for module in listed[1:] if module[0] != MASK]
+    modules.head = _head("multivector", folder, steps, modules.tensors, notes)
+    if normalises(saved):
+        modules.head = replace(modules.head, finish="l2")
+    return modules
+
+
+def _config(folder: Path, path: str) -> Config:
+    """A module's own settings."""
+    return Config.read_if_there(folder / path / "config.json", f"{path}/config.json")
+
+
+def _head(
+    task: Literal["embed", "multivector"],
+    folder: Path,
+    listed: list[tuple[str, str]],
+    tensors: dict[str, NDArray[np.float32]],
+    notes: list[str],
+) -> HeadSpec:
+    """The modules behind the Transformer as one head, whose tensors go into `tensors`."""
+    many = task == "multivector"
     before: list[Step] = []
     after: list[Step] = []
-    pool: Pool | None = None
-    for index, (kind, path) in enumerate(listed[1:], start=1):
-        config = Config.read_if_there(folder / path / "config.json", f"{path}/config.json")
+    pool = Pool(("tokens",)) if many else None
+    for index, (kind, path) in enumerate(listed, start=1):
+        config = _config(folder, path)
         if kind == "Pooling" and pool is None:
             pool = _pooling(config)
         elif kind in ("Dense", "Normalize", "LayerNorm"):
-            _same_place(config, "token_embeddings" if pool is None else "sentence_embedding")
+            _same_place(config, "token_embeddings" if many or pool is None else "sentence_embedding", stated=not many)
             steps = before if pool is None else after
-            steps += _steps(kind, folder / path, f"embed.{index}", config, modules.tensors, notes)
+            steps += _steps(kind, folder / path, f"{task}.{index}", config, tensors, notes)
         elif kind != "Dropout":  # which does nothing outside training
             raise UnsupportedOption(f"modules.json uses the module {kind} as number {index}, which is not implemented")
     if pool is None:
@@ -110,8 +151,7 @@ def read_modules(folder: Path, notes: list[str]) -> Modules | None:
     # a last Normalize is the head's finish, so that a caller can ask for the vector without it
     ends_normal = bool(after) and isinstance(after[-1], L2)
     steps_after = tuple(after[:-1] if ends_normal else after)
-    modules.head = HeadSpec("embed", pool, tuple(before), steps_after, "l2" if ends_normal else "none")
-    return modules
+    return HeadSpec(task, pool, tuple(before), steps_after, "l2" if ends_normal else "none")
 
 
 def _listed(folder: Path) -> list[tuple[str, str]]:
@@ -129,14 +169,16 @@ def _listed(folder: Path) -> list[tuple[str, str]]:
     return listed
 
 
-def _transformer(folder: Path, path: str) -> Modules:
+def _transformer_config(folder: Path, path: str) -> Config:
     name = next((name for name in TRANSFORMER_CONFIGS if (folder / path / name).is_file()), TRANSFORMER_CONFIGS[0])
-    config = Config.read_if_there(folder / path / name, name)
+    return Config.read_if_there(folder / path / name, name)
+
+
+def _transformer(config: Config, path: str) -> Modules:
     config.only("transformer_task", "feature-extraction", "sequence-classification", "text-generation")
-    config.only("query_expansion")
     if isinstance(inputs := config.get("modality_config"), dict) and "message" in inputs:
         raise UnsupportedOption(
-            f"{name} puts texts into a chat template, which is not run here; save the model without it"
+            f"{config.source} puts texts into a chat template, which is not run here; save the model without it"
         )
     return Modules(
         trunk=path,
@@ -171,10 +213,13 @@ def _pooling(config: Config) -> Pool:
     return Pool(tuple(kinds), skip_prompt=not config.flag("include_prompt", True))
 
 
-def _same_place(config: Config, place: str) -> None:
-    """A module reads and writes what the chain has at this point, or it is refused."""
+def _same_place(config: Config, place: str, *, stated: bool) -> None:
+    """A module reads and writes what the chain has at this point, or it is refused.
+
+    stated: whether its silence means sentence_embedding.
+    """
     for key in ("module_input_name", "module_output_name"):
-        value = config.text(key, "sentence_embedding" if key == "module_input_name" else place)
+        value = config.text(key, "sentence_embedding" if stated and key == "module_input_name" else place)
         if value != place:
             raise UnsupportedOption(f"{config.source} sets {key} to {value!r}, where only {place!r} is implemented")
 

@@ -39,7 +39,7 @@ Shape = tuple[int, ...]
 HEADS = (
     *("pooler.", "cls.", "lm_head.", "predictions.", "sop_classifier.", "classifier.", "pre_classifier."),
     *("qa_outputs.", "discriminator_predictions.", "generator_", "vocab_", "mask_predictions.", "lm_predictions."),
-    *("decoder.", "final_logits_bias", "head.", "score."),
+    *("decoder.", "final_logits_bias", "head.", "score.", "linear."),
 )
 BUFFERS = (
     *("position_ids", "token_type_ids", "inv_freq", "original_inv_freq", "attn.bias", "attn.masked_bias"),

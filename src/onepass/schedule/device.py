@@ -120,6 +120,12 @@ class Device:
         with self._changed:
             del self._engines[model], self._costs[model]
 
+    def engine(self, model: str) -> Engine:
+        """Raises Cancelled once the model is unregistered."""
+        if (engine := self._engines.get(model)) is None:
+            raise Cancelled("the encoder was closed")
+        return engine
+
     def cost(self, model: str) -> Cost:
         return self._costs[model]
 
@@ -242,9 +248,9 @@ class Device:
             cost.observe([len(row) for row in rows], time.monotonic() - started)
 
     def _compute(self, rows: list[Row], cores: int, started: float) -> list[Result]:
-        engine = self._engines.get(rows[0].model)
-        if engine is None:
-            gone = Cancelled("the encoder was closed")
+        try:
+            engine = self.engine(rows[0].model)
+        except Cancelled as gone:
             return [Result(row, None, gone, started, started) for row in rows]
         batch, reads = pack(rows)
         outputs = unpack(rows, engine.run(batch, reads, cores))

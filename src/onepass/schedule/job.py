@@ -198,7 +198,7 @@ class _Run:
             self.held += room
         encoded = await self._encode(chunk)
         rows = [
-            Row(self.served.model, self.request, self.sent + index, one.ids, one.types, asks, skip=one.skip)
+            Row(self.served.model, self.request, self.sent + index, one.ids, one.types, asks, one.visible, one.skip)
             for index, (one, asks) in enumerate(encoded)
         ]
         lengths = [len(row) for row in rows]
@@ -235,7 +235,9 @@ class _Run:
         if self.options.overlap is not None:
             return sum(tokenizer.estimate_windows(item, self.options) + extra for item in inputs)
         extra += len(self.options.before) + len(self.options.after)
-        return sum(min(tokenizer.estimate(item) + extra, tokenizer.max_length) for item in inputs)
+        least = 0 if self.options.expansion is None else self.options.expansion.length
+        most = self.options.window or tokenizer.max_length
+        return sum(min(max(tokenizer.estimate(item) + extra, least), most) for item in inputs)
 
     def deliver(self, results: Sequence[Result]) -> None:
         """Called by the device in this run's loop, once per micro-batch."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from onepass.errors import InvalidInput
+from onepass.model.multivector import Expansion
 
 Truncate = Literal["right", "left"] | None
 
@@ -31,7 +32,8 @@ class Encoded:
     """One row, special tokens included.
 
     cut: whether something was left out to fit.  skip: prompt tokens.  input: number of the item it came from.
-    first: how many tokens of the windowed text lie before this row's window.  alignment: where asked for.
+    first: how many tokens of the windowed text lie before this row's window.  alignment: where asked for, of the text's
+    tokens and the special ones.  visible: how many leading tokens the others see; None: all.
     """
 
     ids: array[int]
@@ -41,6 +43,7 @@ class Encoded:
     input: int = 0
     first: int = 0
     alignment: Alignment | None = None
+    visible: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,16 @@ def kept(text: Pieces, size: int, side: Truncate) -> Pieces:
     if size >= len(text):
         return text
     return text[len(text) - size :] if side == "left" else text[:size]
+
+
+def filled(ids: array[int], types: array[int], expansion: Expansion | None) -> int | None:
+    """Fills a row up to the expansion's length, in place; how many of its tokens the others see, None for all."""
+    if expansion is None or len(ids) >= expansion.length:
+        return None
+    visible, missing = len(ids), expansion.length - len(ids)
+    ids.extend([expansion.token] * missing)
+    types.extend([0] * missing)
+    return None if expansion.attended else visible
 
 
 def aligned(parts: Sequence[Pieces], template: Sequence[Part], prompt: int) -> Alignment:

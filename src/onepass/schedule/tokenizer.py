@@ -14,6 +14,7 @@ from itertools import groupby
 
 from onepass.errors import BadCheckpoint, EmptyInput, InputTooLong, InvalidInput, TokenOutOfRange
 from onepass.model.checkpoint import TokenizerFiles
+from onepass.model.multivector import Expansion
 from onepass.schedule.pieces import (
     Encoded,
     Part,
@@ -22,6 +23,7 @@ from onepass.schedule.pieces import (
     aligned,
     byte_offsets,
     check_unicode,
+    filled,
     framed,
     kept,
     shares,
@@ -43,7 +45,8 @@ class EncodeOptions:
     second_whole: a pair's second text is kept whole, and the first one is cut, or read in windows.
     before, after: token ids around each single text, inside the special tokens; they are never cut.
     overlap: an over-long text, or a pair's second text, becomes several rows instead of being cut: windows that share
-    so many tokens with the one before.  window: most tokens of such a row; None: the model's limit.
+    so many tokens with the one before.  window: most tokens of a row; None: the model's limit.
+    expansion: how a row that is shorter is filled up (ColBERT's queries).
     aligned: say where each token of a text came from (`Encoded.alignment`).
     together: so many items are one input to whoever asked, and errors number inputs, not items.
     """
@@ -57,6 +60,7 @@ class EncodeOptions:
     after: tuple[int, ...] = ()
     overlap: int | None = None
     window: int | None = None
+    expansion: Expansion | None = None
     aligned: bool = False
     together: int = 1
 
@@ -302,7 +306,7 @@ class Tokenizer:
         if not ids:
             raise EmptyInput(f"input {number} has no tokens; send some text")
         alignment = aligned(parts, template, len(options.prompt)) if options.aligned else None
-        return Encoded(ids, types, cut, skip, number, first, alignment)
+        return Encoded(ids, types, cut, skip, number, first, alignment, filled(ids, types, options.expansion))
 
     def _pieces(self, texts: list[str], *, aligned: bool) -> list[Pieces]:
         if not aligned and len(texts) == 1:  # a batch of one would wake the library's threads

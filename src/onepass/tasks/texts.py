@@ -1,0 +1,21 @@
+"""Texts as a caller gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from onepass.errors import EmptyInput, InvalidInput
+
+
+def strings(texts: Iterable[str], name: str = "input") -> Iterable[str]:
+    """The texts as they come, a list as a list. Raises InvalidInput and EmptyInput at the first that is none."""
+    every = (_string(text, f"{name} {index}") for index, text in enumerate(texts))
+    return list(every) if isinstance(texts, list) else every
+
+
+def _string(text: object, name: str) -> str:
+    if not isinstance(text, str):
+        raise InvalidInput(f"{name} is a {type(text).__name__}; send a string")
+    if not text:
+        raise EmptyInput(f"{name} is empty; send some text")
+    return text
