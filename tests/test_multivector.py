@@ -18,6 +18,7 @@ from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.base.modules.dense import Dense
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 from tiny import (
+    MARKERS,
     TEXT,
     USABLE,
     Family,
@@ -43,6 +44,7 @@ from onepass.errors import (
     UnsupportedOption,
     WrongTask,
 )
+from onepass.schedule.row import Ask
 from onepass.schedule.tokenizer import EncodeOptions
 from onepass.tasks.multivector import late_interaction, max_similarity, multivector
 
@@ -218,6 +220,29 @@ def test_late_interaction_compares_a_query_with_many_documents(colbert: Encoder)
     )
     assert len(job.usage.lengths) == 1 + len(documents)
     assert asyncio.run(max_similarity(colbert.job(), query, [])) == []
+
+
+def test_long_documents_are_read_in_windows_and_the_best_one_counts(colbert: Encoder) -> None:
+    documents = [" ".join(TEXT), TEXT[3]]
+    job = colbert.job()
+    scores = asyncio.run(late_interaction(job, "giraffes?", documents, options=EncodeOptions(overlap=8, window=30)))
+    assert job.usage.windows == len(job.usage.lengths) - 3 > 5
+    assert max(job.usage.lengths) == 30
+
+    def score(ids: list[int]) -> float:
+        """Of a row given token by token."""
+        ((vectors,),) = asyncio.run(colbert.job().run([ids], Ask("multivector"), options=EncodeOptions(special=False)))
+        sides = colbert.checkpoint.multivector
+        assert sides is not None
+        compared = vectors[[id not in sides.document.without for id in ids]]
+        return colbert.max_similarity(colbert.multivector("giraffes?", input_type="query"), [compared])[0]
+
+    cls, marker, *_, sep = colbert.tokenizer.encode([MARKERS[1] + " a"], EncodeOptions())[0].ids
+    for text, found in zip(documents, scores, strict=True):
+        words = [token.id for token in colbert.tokenizer.tokens(text, special=False)]
+        starts = range(0, max(len(words) - 8, 1), 30 - 3 - 8)
+        windows = [[cls, marker, *words[start : start + 27], sep] for start in starts]
+        assert found == pytest.approx(max(map(score, windows)), rel=1e-5)
 
 
 def test_a_row_is_filled_up_beside_rows_that_are_not(colbert: Encoder) -> None:

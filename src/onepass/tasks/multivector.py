@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, islice, takewhile
 from typing import Literal, get_args
 
 import numpy as np
@@ -15,7 +16,7 @@ from onepass.model.multivector import Side
 from onepass.schedule.job import Job
 from onepass.schedule.pieces import Encoded, Truncate
 from onepass.schedule.row import Ask
-from onepass.schedule.tokenizer import EncodeOptions
+from onepass.schedule.tokenizer import PLAIN, EncodeOptions
 from onepass.tasks.embed import cut
 from onepass.tasks.heads import head_of
 from onepass.tasks.texts import strings
@@ -57,11 +58,23 @@ async def multivector(
 
 
 async def late_interaction(
-    job: Job, query: str, documents: Iterable[str], *, truncate: Truncate = "right", head: str | None = None
+    job: Job, query: str, documents: Iterable[str], *, options: EncodeOptions = PLAIN, head: str | None = None
 ) -> list[float]:
-    """How well each document answers the query: `max_similarity` of their vectors. Raises what `multivector` raises."""
-    (asked,) = await multivector(job, [query], input_type="query", truncate=truncate, head=head)
-    return await max_similarity(job, asked, await multivector(job, documents, truncate=truncate, head=head))
+    """How well each document answers the query: `max_similarity` of their vectors.
+
+    options: how documents are cut, or read in windows, each with its marker, of which the best one counts.
+    Raises what `multivector` raises.
+    """
+    name, _ = head_of(job, "multivector", "multivector", head)
+    side = _side(job, "document")
+    window = side.length if options.window is None else min(options.window, side.length or options.window)
+    options = replace(options, before=_marker(job, side), window=window)
+    cut_query: Truncate = None if options.truncate is None else "right"
+    (asked,) = await multivector(job, [query], input_type="query", truncate=cut_query, head=name)
+    found = await job.rows(strings(documents, "document"), lambda row: (_ask(name, side, row),), options=options)
+    scores = await max_similarity(job, asked, [row.outputs[0].values for rows in found for row in rows])
+    scored = iter(scores)
+    return [max(islice(scored, len(rows))) for rows in found]
 
 
 async def max_similarity(job: Job, query: Floats, documents: Sequence[Floats]) -> list[float]:
@@ -93,6 +106,13 @@ def _side(job: Job, input_type: InputType) -> Side:
     sides = job.served.checkpoint.multivector
     assert sides is not None, "a multivector head has them"
     return sides.query if input_type == "query" else sides.document
+
+
+def _marker(job: Job, side: Side) -> tuple[int, ...]:
+    """The tokens of the side's prompt that are the same before any text."""
+    texts = (side.prompt, side.prompt + "a")
+    alone, before = ([token.id for token in job.served.tokenizer.tokens(text, special=False)] for text in texts)
+    return tuple(one for one, other in takewhile(lambda pair: pair[0] == pair[1], zip(alone, before, strict=False)))
 
 
 def _ask(head: str, side: Side, row: Encoded) -> Ask:
