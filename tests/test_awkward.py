@@ -231,7 +231,14 @@ def test_a_head_that_the_checkpoint_does_not_have(
 
 @pytest.mark.parametrize(
     ("task", "given"),
-    [("classify", ["a"]), ("tag", ["a"]), ("fill", ["[MASK]"]), ("answer", ["who?", "a"]), ("log_probs", ["a"])],
+    [
+        ("classify", ["a"]),
+        ("tag", ["a"]),
+        ("fill", ["[MASK]"]),
+        ("answer", ["who?", "a"]),
+        ("log_probs", ["a"]),
+        ("multivector", ["a"]),
+    ],
 )
 def test_a_task_whose_head_the_checkpoint_does_not_have(ask: Ask, task: str, given: list[str]) -> None:
     message = f"this model cannot {task}; it can embed, similarity"

@@ -25,7 +25,7 @@ from onepass import Encoder
 from onepass.cli import cli, main
 
 TEXTS = ["a river runs past the old mill", "cats sleep", "who wrote the letter that never arrived?", "salt, yeast"]
-TASKS = {"embed", "rerank", "classify", "tag", "fill", "answer", "log-probs"}
+TASKS = {"embed", "rerank", "classify", "tag", "fill", "answer", "log-probs", "multivector"}
 ONEPASS = str(Path(sys.executable).with_name("onepass"))
 
 
@@ -211,8 +211,16 @@ def test_log_probs_and_labels_of_the_callers_own(tiny_decoder: Path, tiny_entail
     assert found["labels"] == as_written("labels", [[{"label": k, "score": v} for k, v in scores]])[0]["labels"]
 
 
+def test_multivector(tiny_colbert: Path) -> None:
+    with Encoder(tiny_colbert) as encoder:
+        vectors = encoder.multivector(TEXTS[:2], input_type="query", dimensions=5)
+    found = records(onepass("multivector", tiny_colbert, *TEXTS[:2], "--input-type=query", "--dimensions=5"))
+    assert found == as_written("vectors", vectors)
+
+
 def as_written(name: str, answers: Sequence[Any]) -> list[dict[str, Any]]:
-    written = orjson.dumps([{"index": index, name: answer} for index, answer in enumerate(answers)])
+    found = [{"index": index, name: answer} for index, answer in enumerate(answers)]
+    written = orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY)
     records: list[dict[str, Any]] = orjson.loads(written)
     return records
 

@@ -40,6 +40,7 @@ MODELS = {
     "MoritzLaurer/deberta-v3-base-zeroshot-v2.0": "tiny_entailer",
     "Qwen/Qwen3-0.6B": "tiny_decoder",
     "deepset/roberta-base-squad2": "tiny_answerer",
+    "colbert-ir/colbertv2.0": "tiny_colbert",
 }
 """Fixtures of the checkpoints that stand for the hub ids of the documentation: a real one, and tiny ones."""
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -17,7 +17,7 @@ from onepass.encoder import Encoder
 from onepass.errors import OnepassError
 from onepass.tasks.tag import AGGREGATIONS
 
-MODELS = ["embedder", "classifier", "reranker", "tagger", "filler", "answerer", "entailer", "decoder"]
+MODELS = ["embedder", "classifier", "reranker", "tagger", "filler", "answerer", "entailer", "decoder", "colbert"]
 PIECES = ["cats", "The train", "Zürich", "e\u0301", "👩‍👩‍👧", "𝔘𝔫𝔦", "שלום", "مرحبا", "\r\n", "\t", "\u00a0", "\u202e"]
 ODD = ["", " ", "\x00", "\ud800", "a" * 500, "[MASK]", "[SEP]"]
 
@@ -185,6 +185,25 @@ def test_log_probs(encoders: dict[str, Encoder], model: str, given: Any, options
     for text, tokens in each(given, found) if found is not None else []:
         assert tokens
         assert all(token.text == text[token.start : token.stop] and token.log_prob <= 1e-5 for token in tokens)
+
+
+@wild
+@given(
+    batches,
+    batches,
+    st.fixed_dictionaries(
+        {}, optional={"dimensions": numbers, "input_type": st.sampled_from(["query", "document", "both"]), **truncate}
+    ),
+)
+def test_multivector(encoders: dict[str, Encoder], given: Any, query: Any, options: dict[str, Any]) -> None:
+    encoder = encoders["colbert"]
+    found = answered(lambda: encoder.multivector(given, **options))
+    asked = answered(lambda: encoder.multivector(query, input_type="query"))
+    every = [vectors for _, vectors in each(given, found)] if found is not None else []
+    for vectors in every:
+        assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    scores = answered(lambda: encoder.max_similarity(asked, every))
+    assert scores is None or all(abs(score) <= len(asked) + 1e-3 for score in scores)
 
 
 @wild

@@ -17,7 +17,7 @@ from onepass.encoder import Encoder
 from onepass.server.native.similarity import MOST_COSINES
 from onepass.settings import ServerSettings
 
-NAMES = ["embedder", "classifier", "reranker", "tagger", "filler", "answerer", "entailer", "decoder"]
+NAMES = ["embedder", "classifier", "reranker", "tagger", "filler", "answerer", "entailer", "decoder", "colbert"]
 AWKWARD = "Anna 👩‍👩‍👧 met שלום cafe\u0301 at\r\nZürich."
 LONG = " ".join(TEXT)
 
@@ -116,6 +116,14 @@ def test_labels_of_the_callers_own_and_log_probs(live: Live, encoders: dict[str,
         tokens = encoders[model].log_probs([AWKWARD, "cats sleep"])
         found = results(live, "log_probs", model=model, texts=[AWKWARD, "cats sleep"])
         assert found == rounded([[asdict(token) for token in text] for text in tokens])
+
+
+def test_multivector_is_a_list_of_vectors_for_each_text(live: Live, encoders: dict[str, Encoder]) -> None:
+    for options in ({}, {"input_type": "query"}, {"dimensions": 5}):
+        found = results(live, "multivector", model="colbert", texts=[AWKWARD, "cats"], **options)
+        assert all(map(close, found, encoders["colbert"].multivector([AWKWARD, "cats"], **options)))
+    cut = answered(live, "multivector", model="colbert", texts=LONG)
+    assert cut["usage"] == {"tokens": 40, "truncated": 1, "windows": 0}
 
 
 def test_what_was_cut_and_what_was_read_in_windows_is_said(live: Live) -> None:

@@ -26,6 +26,7 @@ FIELDS += ["encoding_format", "raw_scores", "return_text", "top_n", "rank_fields
 FIELDS += ["truncation_direction", "prompt_name", "source_sentence", "sentences", "max_tokens_per_doc", "text"]
 FIELDS += ["a", "b", "aggregation", "ignore_labels", "window", "overlap", "top_k", "candidates", "question", "context"]
 MODELS = ["embedder", "classifier", "multilabel", "reranker", "tagger", "filler", "answerer", "entailer", "decoder"]
+MODELS += ["colbert"]
 
 texts = st.text(st.characters(), max_size=40) | st.sampled_from(["", "\x00", "\ufffe", "a" * 500, "\u202e", "🏳️‍🌈"])
 numbers = st.integers() | st.integers(0, 200) | st.sampled_from([2**31, 2**63, 10**40, -1]) | st.floats()
@@ -71,6 +72,7 @@ NATIVE: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "tag": {"model": st.just("tagger"), "texts": long_words | st.lists(long_words, max_size=3)},
     "fill": {"model": st.just("filler"), "texts": masked | st.lists(masked | words, max_size=3)},
     "log_probs": {"model": st.sampled_from(["filler", "decoder"]), "texts": words | st.lists(words, max_size=3)},
+    "multivector": {"model": st.just("colbert"), "texts": words | st.lists(words, max_size=3)},
     "answer": {
         "model": st.just("answerer"),
         "question": words,
@@ -104,6 +106,7 @@ OPTIONAL |= {
     "long": st.sampled_from(["cut", "mean", "max", "half"]),
     "candidates": st.lists(words | texts, max_size=3) | values,
     "no_answer": st.booleans(),
+    "input_type": st.sampled_from(["query", "document", "passage"]) | values,
     "align_to_words": st.booleans(),
     "prompt": st.none() | texts,
     "precision": st.sampled_from(["int8", "binary", "int4"]),

@@ -217,6 +217,36 @@ def log_probs(model: str, texts: tuple[str, ...], **options: Any) -> None:
 
 @cli.command()
 @click.argument("model")
+@click.argument("texts", nargs=-1)
+@input_options
+@output_option
+@click.option(
+    "--input-type",
+    type=click.Choice(["document", "query"]),
+    default="document",
+    show_default=True,
+    help="What the texts are, which differ in marker and length.",
+)
+@click.option(
+    "--dimensions",
+    metavar="INTEGER",
+    type=click.IntRange(min=1),
+    help="Cut vectors to this width and normalise them again.",
+)
+@truncate_option
+@model_options
+def multivector(model: str, texts: tuple[str, ...], **options: Any) -> None:
+    """Turn texts into a vector for each token, as late interaction compares them.
+
+    Writes {"index", "vectors": [[...], ...]} for each, in the order given.
+    """
+    from onepass.shell import ask
+
+    ask.multivector(model, chosen(ModelSettings, options), texts, options)
+
+
+@cli.command()
+@click.argument("model")
 @click.argument("question")
 @click.argument("contexts", nargs=-1)
 @input_options

@@ -26,6 +26,7 @@ from onepass.tasks.classify import classify as classify_task
 from onepass.tasks.embed import embed as embed_task
 from onepass.tasks.fill import fill as fill_task
 from onepass.tasks.log_probs import log_probs as log_probs_task
+from onepass.tasks.multivector import multivector as multivector_task
 from onepass.tasks.rerank import rerank as rerank_task
 from onepass.tasks.tag import tag as tag_task
 
@@ -68,6 +69,11 @@ def fill(model: str, settings: ModelSettings, texts: Sequence[str], options: Opt
 
 def log_probs(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
     lines(model, settings, texts, options, partial(log_probs_task, truncate=truncate(options)), "tokens")
+
+
+def multivector(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
+    chosen = {name: options[name] for name in ("input_type", "dimensions")}
+    lines(model, settings, texts, options, partial(multivector_task, truncate=truncate(options), **chosen), "vectors")
 
 
 def answer(model: str, settings: ModelSettings, question: str, contexts: Sequence[str], options: Options) -> None:
