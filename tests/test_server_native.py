@@ -17,7 +17,18 @@ from onepass.encoder import Encoder
 from onepass.server.native.similarity import MOST_COSINES
 from onepass.settings import ServerSettings
 
-NAMES = ["embedder", "classifier", "reranker", "tagger", "filler", "answerer", "entailer", "decoder", "colbert"]
+NAMES = [
+    "embedder",
+    "classifier",
+    "reranker",
+    "tagger",
+    "filler",
+    "answerer",
+    "entailer",
+    "decoder",
+    "colbert",
+    "heads",
+]
 AWKWARD = "Anna 👩‍👩‍👧 met שלום cafe\u0301 at\r\nZürich."
 LONG = " ".join(TEXT)
 
@@ -124,6 +135,22 @@ def test_multivector_is_a_list_of_vectors_for_each_text(live: Live, encoders: di
         assert all(map(close, found, encoders["colbert"].multivector([AWKWARD, "cats"], **options)))
     cut = answered(live, "multivector", model="colbert", texts=LONG)
     assert cut["usage"] == {"tokens": 40, "truncated": 1, "windows": 0}
+
+
+def test_run_and_heads_by_name(live: Live, encoders: dict[str, Encoder]) -> None:
+    texts, heads = [AWKWARD, "cats sleep"], ["embed", "mood", "entities", "harm"]
+    found = results(live, "run", model="heads", texts=texts, heads=heads)
+    for answers, expected in zip(found, encoders["heads"].run(texts, heads), strict=True):
+        assert list(answers) == heads
+        assert close(answers["embed"], expected["embed"])
+        for name in ("mood", "harm"):
+            assert answers[name] == rounded([{"label": label, "score": score} for label, score in expected[name]])
+        assert answers["entities"] == rounded([asdict(entity) for entity in expected["entities"]])
+    labels = results(live, "classify", model="heads", texts="cats sleep", head="mood")
+    assert labels == rounded([found[1]["mood"]])
+    described = live.http.get("/info", params={"model": "heads"}).json()
+    assert described["heads"]["mood"] == {"kind": "classify", "labels": ["negative", "neutral", "positive"]}
+    assert described["model_type"] == {"embedding": {"pooling": "mean"}}
 
 
 def test_what_was_cut_and_what_was_read_in_windows_is_said(live: Live) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from live import Live, listening, load
+from tiny import SEVERAL
 
 from onepass.server import native
 from onepass.server.native import form
@@ -26,7 +27,7 @@ FIELDS += ["encoding_format", "raw_scores", "return_text", "top_n", "rank_fields
 FIELDS += ["truncation_direction", "prompt_name", "source_sentence", "sentences", "max_tokens_per_doc", "text"]
 FIELDS += ["a", "b", "aggregation", "ignore_labels", "window", "overlap", "top_k", "candidates", "question", "context"]
 MODELS = ["embedder", "classifier", "multilabel", "reranker", "tagger", "filler", "answerer", "entailer", "decoder"]
-MODELS += ["colbert"]
+MODELS += ["colbert", "heads"]
 
 texts = st.text(st.characters(), max_size=40) | st.sampled_from(["", "\x00", "\ufffe", "a" * 500, "\u202e", "🏳️‍🌈"])
 numbers = st.integers() | st.integers(0, 200) | st.sampled_from([2**31, 2**63, 10**40, -1]) | st.floats()
@@ -73,6 +74,11 @@ NATIVE: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "fill": {"model": st.just("filler"), "texts": masked | st.lists(masked | words, max_size=3)},
     "log_probs": {"model": st.sampled_from(["filler", "decoder"]), "texts": words | st.lists(words, max_size=3)},
     "multivector": {"model": st.just("colbert"), "texts": words | st.lists(words, max_size=3)},
+    "run": {
+        "model": st.just("heads"),
+        "texts": words | st.lists(words, max_size=3),
+        "heads": st.lists(st.sampled_from([*SEVERAL]), min_size=1, max_size=3, unique=True),
+    },
     "answer": {
         "model": st.just("answerer"),
         "question": words,
@@ -109,6 +115,7 @@ OPTIONAL |= {
     "input_type": st.sampled_from(["query", "document", "passage"]) | values,
     "align_to_words": st.booleans(),
     "prompt": st.none() | texts,
+    "head": st.sampled_from([None, *SEVERAL]) | texts,
     "precision": st.sampled_from(["int8", "binary", "int4"]),
 }
 OPTIONAL["unknown"] = values

@@ -17,6 +17,7 @@ from onepass.errors import BadSetting, OnepassError
 from onepass.settings import ModelSettings, ServerSettings
 from onepass.shell.options import (
     chosen,
+    head_option,
     input_options,
     model_options,
     output_option,
@@ -84,6 +85,7 @@ def serve(models: tuple[str, ...], **options: Any) -> None:
     show_default=True,
     help="Type of the numbers; binary packs eight signs into a byte.",
 )
+@head_option
 @truncate_option
 @model_options
 def embed(model: str, texts: tuple[str, ...], **options: Any) -> None:
@@ -133,6 +135,7 @@ def rerank(model: str, query: str, documents: tuple[str, ...], **options: Any) -
     help="Cut long texts, or read them in windows and take each label's mean or largest logit.",
 )
 @raw_scores_option
+@head_option
 @truncate_option
 @model_options
 def classify(model: str, texts: tuple[str, ...], **options: Any) -> None:
@@ -166,6 +169,7 @@ def classify(model: str, texts: tuple[str, ...], **options: Any) -> None:
     help="Leave this label out; may be repeated. [default: O]",
 )
 @window_options
+@head_option
 @model_options
 def tag(model: str, texts: tuple[str, ...], **options: Any) -> None:
     """Find names, places and other labelled stretches in texts.
@@ -186,6 +190,7 @@ def tag(model: str, texts: tuple[str, ...], **options: Any) -> None:
 @click.option(
     "--candidate", "candidates", metavar="WORD", multiple=True, help="Only this token; may be repeated. [default: all]"
 )
+@head_option
 @truncate_option
 @model_options
 def fill(model: str, texts: tuple[str, ...], **options: Any) -> None:
@@ -203,6 +208,7 @@ def fill(model: str, texts: tuple[str, ...], **options: Any) -> None:
 @click.argument("texts", nargs=-1)
 @input_options
 @output_option
+@head_option
 @truncate_option
 @model_options
 def log_probs(model: str, texts: tuple[str, ...], **options: Any) -> None:
@@ -247,6 +253,25 @@ def multivector(model: str, texts: tuple[str, ...], **options: Any) -> None:
 
 @cli.command()
 @click.argument("model")
+@click.argument("texts", nargs=-1)
+@input_options
+@output_option
+@click.option("--head", "heads", metavar="NAME", multiple=True, required=True, help="A head to read; may be repeated.")
+@click.option("--prompt", metavar="NAME", help="Prompt of the model to put before each text, for all heads.")
+@truncate_option
+@model_options
+def run(model: str, texts: tuple[str, ...], **options: Any) -> None:
+    """Ask several heads of a model about texts, in one pass.
+
+    Writes {"index", "heads": {NAME: ...}} for each, with what the head's own command writes.
+    """
+    from onepass.shell import ask
+
+    ask.run_heads(model, chosen(ModelSettings, options), texts, options)
+
+
+@cli.command()
+@click.argument("model")
 @click.argument("question")
 @click.argument("contexts", nargs=-1)
 @input_options
@@ -267,6 +292,7 @@ def multivector(model: str, texts: tuple[str, ...], **options: Any) -> None:
     help="Answers begin and end with a word, or anywhere. [default: with a word]",
 )
 @window_options
+@head_option
 @model_options
 def answer(model: str, question: str, contexts: tuple[str, ...], **options: Any) -> None:
     """Find the stretch of each context that answers QUESTION.

@@ -28,12 +28,13 @@ from onepass.schedule.pieces import Truncate
 from onepass.schedule.tokenizer import EncodeOptions, Text, Tokenizer
 from onepass.tasks.answer import Answer, AnswerOptions, answer, paired
 from onepass.tasks.classify import classify
-from onepass.tasks.embed import Precision, embed
+from onepass.tasks.embed import EmbedOptions, embed
 from onepass.tasks.fill import fill
 from onepass.tasks.heads import tasks_of
 from onepass.tasks.log_probs import log_probs
 from onepass.tasks.multivector import max_similarity, multivector
 from onepass.tasks.rerank import Ranking, rerank
+from onepass.tasks.run import run
 from onepass.tasks.similarity import similarity
 from onepass.tasks.tag import tag
 
@@ -131,62 +132,38 @@ class Encoder:
 
     # Tasks.
 
-    def embed(
-        self,
-        texts: str | Iterable[Text],
-        *,
-        prompt: str | None = None,
-        dimensions: int | None = None,
-        normalize: bool | None = None,
-        precision: Precision = "float32",
-        truncate: Truncate = "right",
-    ) -> Array:
+    def embed(self, texts: str | Iterable[Text], **options: Unpack[EmbedOptions]) -> Array:
         """A str gives one row [width], many texts [n, width]; see `tasks.embed.embed`."""
-        return wait(
-            self.aembed(
-                texts,
-                prompt=prompt,
-                dimensions=dimensions,
-                normalize=normalize,
-                precision=precision,
-                truncate=truncate,
-            )
-        )
+        return wait(self.aembed(texts, **options))
 
-    async def aembed(
-        self,
-        texts: str | Iterable[Text],
-        *,
-        prompt: str | None = None,
-        dimensions: int | None = None,
-        normalize: bool | None = None,
-        precision: Precision = "float32",
-        truncate: Truncate = "right",
-    ) -> Array:
+    async def aembed(self, texts: str | Iterable[Text], **options: Unpack[EmbedOptions]) -> Array:
         job = self.job()
-        rows = await embed(
-            job,
-            [texts] if isinstance(texts, str) else texts,
-            prompt=prompt,
-            dimensions=dimensions,
-            normalize=normalize,
-            precision=precision,
-            truncate=truncate,
-        )
+        rows = await embed(job, [texts] if isinstance(texts, str) else texts, **options)
         self._report(job)
         return rows[0] if isinstance(texts, str) else rows
 
-    def similarity(self, a: str | Sequence[Text], b: str | Sequence[Text], *, truncate: Truncate = "right") -> Floats:
+    def similarity(
+        self,
+        a: str | Sequence[Text],
+        b: str | Sequence[Text],
+        *,
+        truncate: Truncate = "right",
+        head: str | None = None,
+    ) -> Floats:
         """float32 [len(a), len(b)], cosines; a str counts as one text."""
-        return wait(self.asimilarity(a, b, truncate=truncate))
+        return wait(self.asimilarity(a, b, truncate=truncate, head=head))
 
     async def asimilarity(
-        self, a: str | Sequence[Text], b: str | Sequence[Text], *, truncate: Truncate = "right"
+        self,
+        a: str | Sequence[Text],
+        b: str | Sequence[Text],
+        *,
+        truncate: Truncate = "right",
+        head: str | None = None,
     ) -> Floats:
         job = self.job()
-        cosines = await similarity(
-            job, [a] if isinstance(a, str) else a, [b] if isinstance(b, str) else b, truncate=truncate
-        )
+        both = ([texts] if isinstance(texts, str) else texts for texts in (a, b))
+        cosines = await similarity(job, *both, truncate=truncate, head=head)
         self._report(job)
         return cosines
 
@@ -208,6 +185,7 @@ class Encoder:
     fill, afill = each(fill)
     tag, atag = each(tag)
     log_probs, alog_probs = each(log_probs)
+    run, arun = each(run)
     multivector, amultivector = each(multivector)
 
     def max_similarity(self, query: Floats, documents: Sequence[Floats]) -> list[float]:
@@ -258,6 +236,12 @@ class Encoder:
     def tasks(self) -> list[str]:
         return tasks_of(self.checkpoint)
 
+    @property
+    def heads(self) -> dict[str, dict[str, Any]]:
+        """The kind and the labels of each head, by its name."""
+        heads = self.checkpoint.heads.items()
+        return {name: {"kind": head.kind, "labels": list(head.labels)} for name, head in heads}
+
     def info(self) -> dict[str, Any]:
         """What was loaded and chosen, each choice with its reason; plain values only."""
         checkpoint, cost = self.checkpoint, self.device.cost(self._name)
@@ -266,7 +250,7 @@ class Encoder:
             "revision": checkpoint.revision,
             "family": checkpoint.family,
             "tasks": self.tasks,
-            "labels": list(checkpoint.heads["classify"].labels) if "classify" in checkpoint.heads else [],
+            "heads": self.heads,
             "dimensions": checkpoint.dimensions,
             "max_length": checkpoint.max_length,
             "prompts": dict(checkpoint.prompts),

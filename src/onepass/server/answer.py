@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from onepass.server.service import Call
+from onepass.tasks.heads import head_of, is_reranker
 from onepass.tasks.rerank import Ranking
 
 JSON = "application/json"
@@ -55,8 +56,9 @@ def listing(
 
 def unit_scores(call: Call, ranks: Ranking) -> Ranking:
     """Scores between 0 and 1, as these formats promise, also from a checkpoint that leaves logits as they are."""
-    assert call.encoder is not None
-    if call.encoder.checkpoint.heads["classify"].finish != "none":
+    assert call.job is not None
+    _, head = head_of(call.job, "classify", "rerank", fits=is_reranker)
+    if head.finish != "none":
         return ranks
     return [(index, 1 / (1 + math.exp(-max(min(score, 500.0), -500.0)))) for index, score in ranks]
 

@@ -51,7 +51,7 @@ def metrics(service: Service) -> Answer:
 
 
 def info(service: Service, model: str | None) -> dict[str, Any]:
-    """TEI's fields, as far as they are known here, for one model. Raises UnknownModel, Unavailable."""
+    """TEI's fields, as far as they are known here, and `heads`, for one model. Raises UnknownModel, Unavailable."""
     name, encoder = service.choose(model)
     checkpoint, settings = encoder.checkpoint, service.settings
     return {
@@ -60,6 +60,7 @@ def info(service: Service, model: str | None) -> dict[str, Any]:
         "model_dtype": encoder.engine.dtype,
         "served_model_name": name,
         "model_type": model_type(encoder),
+        "heads": encoder.heads,
         # Requests are admitted by tokens; this is how many of the smallest could be inside at once.
         "max_concurrent_requests": encoder.device.admission.capacity,
         "max_input_length": checkpoint.max_length,
@@ -75,13 +76,16 @@ def info(service: Service, model: str | None) -> dict[str, Any]:
 
 
 def model_type(encoder: Encoder) -> dict[str, Any]:
-    heads = encoder.checkpoint.heads
-    if "classify" in heads:
-        labels = heads["classify"].labels
-        names = {
-            "id2label": {str(index): label for index, label in enumerate(labels)},
-            "label2id": {label: index for index, label in enumerate(labels)},
-        }
-        return {"reranker" if len(labels) == 1 else "classifier": names}
-    pooling = {"first": "cls", "last_not_pad": "last_token", "last": "last_token"}
-    return {"embedding": {"pooling": "+".join(pooling.get(kind, kind) for kind in heads["embed"].pool.kinds)}}
+    """As TEI says it, of a model that embeds or else classifies; of others the kinds of their heads."""
+    heads = {head.kind: head for head in reversed([*encoder.checkpoint.heads.values()])}  # the first of each kind
+    if "embed" in heads:
+        pooling = {"first": "cls", "last_not_pad": "last_token", "last": "last_token"}
+        return {"embedding": {"pooling": "+".join(pooling.get(kind, kind) for kind in heads["embed"].pool.kinds)}}
+    if "classify" not in heads:
+        return {kind: {} for kind in heads}
+    labels = heads["classify"].labels
+    names = {
+        "id2label": {str(index): label for index, label in enumerate(labels)},
+        "label2id": {label: index for index, label in enumerate(labels)},
+    }
+    return {"reranker" if len(labels) == 1 else "classifier": names}

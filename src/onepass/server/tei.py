@@ -17,6 +17,7 @@ from onepass.server.operation import Dialect, Operation
 from onepass.server.service import Call
 from onepass.tasks.classify import classify
 from onepass.tasks.embed import embed
+from onepass.tasks.heads import head_of
 from onepass.tasks.rerank import rerank
 from onepass.tasks.similarity import similarity
 
@@ -183,10 +184,12 @@ async def answer_predict(call: Call, body: PredictRequest) -> Answer:
 
 def raw_scores(call: Call, function: Literal["sigmoid", "softmax", "none"] | None) -> bool:
     """Raises InvalidInput where a client asks for another function than the model's own."""
-    assert call.encoder is not None
-    head = call.encoder.checkpoint.heads.get("classify")
-    if function in (None, "none") or head is None or head.finish == function:
+    if function in (None, "none"):
         return function == "none"
+    assert call.job is not None
+    _, head = head_of(call.job, "classify", "classify")
+    if head.finish == function:
+        return False
     raise InvalidInput(
         f"`function_to_apply` is {function!r}, this model was trained with {head.finish!r}; use that or 'none'"
     )
@@ -292,7 +295,7 @@ async def answer_root(call: Call, body: msgspec.Raw) -> Answer:
         return await answer_rerank(call, await parse_as(RerankRequest, body))
     if bytes(request.inputs)[:1] == b"{":
         return await answer_similarity(call, await parse_as(SimilarityRequest, body))
-    if "embed" in call.choose(request.model).checkpoint.heads:
+    if "embed" in call.choose(request.model).tasks:
         return await answer_embed(call, await parse_as(EmbedRequest, body))
     call.kind = "predict"
     return await answer_predict(call, await parse_as(PredictRequest, body))

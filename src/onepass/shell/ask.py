@@ -25,9 +25,12 @@ from onepass.tasks.answer import answer as answer_task
 from onepass.tasks.classify import classify as classify_task
 from onepass.tasks.embed import embed as embed_task
 from onepass.tasks.fill import fill as fill_task
+from onepass.tasks.labels import labelled
 from onepass.tasks.log_probs import log_probs as log_probs_task
 from onepass.tasks.multivector import multivector as multivector_task
 from onepass.tasks.rerank import rerank as rerank_task
+from onepass.tasks.run import plain as plain_answers
+from onepass.tasks.run import run as run_task
 from onepass.tasks.tag import tag as tag_task
 
 Options = Mapping[str, Any]
@@ -36,7 +39,7 @@ Ranked = tuple[float, int, Text]
 
 def embed(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
     output: Path | None = options["output"]
-    names = ("prompt", "dimensions", "normalize", "precision")
+    names = ("prompt", "dimensions", "normalize", "precision", "head")
     task = partial(embed_task, truncate=truncate(options), **{name: options[name] for name in names})
     if options["output_format"] == "jsonl":
         lines(model, settings, texts, options, task, "embedding")
@@ -46,29 +49,38 @@ def embed(model: str, settings: ModelSettings, texts: Sequence[str], options: Op
 
 
 def classify(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
-    names = ("multi_label", "template", "long", "raw_scores")
+    names = ("multi_label", "template", "long", "raw_scores", "head")
     chosen = {name: options[name] for name in names} | {"labels": options["labels"] or None}
 
     async def task(job: Job, chunk: list[Any]) -> list[list[outputs.Record]]:
-        answers = await classify_task(job, chunk, truncate=truncate(options), **chosen)
-        return [[{"label": label, "score": score} for label, score in labels] for labels in answers]
+        return list(map(labelled, await classify_task(job, chunk, truncate=truncate(options), **chosen)))
 
     lines(model, settings, texts, options, task, "labels")
 
 
 def tag(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
-    names = ("aggregation", "ignore_labels", "window", "overlap")
+    names = ("aggregation", "ignore_labels", "window", "overlap", "head")
     lines(model, settings, texts, options, partial(tag_task, **{name: options[name] for name in names}), "entities")
 
 
 def fill(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
     candidates = options["candidates"] or None
-    task = partial(fill_task, top_k=options["top_k"], candidates=candidates, truncate=truncate(options))
+    chosen = {name: options[name] for name in ("top_k", "head")}
+    task = partial(fill_task, candidates=candidates, truncate=truncate(options), **chosen)
     lines(model, settings, texts, options, task, "masks")
 
 
 def log_probs(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
-    lines(model, settings, texts, options, partial(log_probs_task, truncate=truncate(options)), "tokens")
+    task = partial(log_probs_task, truncate=truncate(options), head=options["head"])
+    lines(model, settings, texts, options, task, "tokens")
+
+
+def run_heads(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
+    async def task(job: Job, chunk: list[Any]) -> list[dict[str, Any]]:
+        answers = await run_task(job, chunk, options["heads"], prompt=options["prompt"], truncate=truncate(options))
+        return [plain_answers(one, job.served.checkpoint.heads) for one in answers]
+
+    lines(model, settings, texts, options, task, "heads")
 
 
 def multivector(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
@@ -77,7 +89,7 @@ def multivector(model: str, settings: ModelSettings, texts: Sequence[str], optio
 
 
 def answer(model: str, settings: ModelSettings, question: str, contexts: Sequence[str], options: Options) -> None:
-    names = ("top_k", "no_answer", "answer_tokens", "align_to_words", "window", "overlap")
+    names = ("top_k", "no_answer", "answer_tokens", "align_to_words", "window", "overlap", "head")
     chosen = {name: options[name] for name in names}
 
     async def task(job: Job, chunk: list[Any]) -> list[list[Answer]]:

@@ -92,6 +92,8 @@ window_options = stack(
     ),
 )
 
+head_option = click.option("--head", metavar="NAME", help="Head to read, of a model that has several for this.")
+
 truncate_option = click.option(
     "--truncate",
     type=click.Choice(["right", "left", "none"]),

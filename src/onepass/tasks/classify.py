@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
-
 from onepass.engines.arithmetic import FINISHES
 from onepass.engines.batch import Floats
 from onepass.errors import EmptyInput, InvalidInput, WrongTask
-from onepass.model.heads import Finish
-from onepass.schedule.job import Job
+from onepass.model.heads import Finish, HeadSpec
+from onepass.schedule.job import Answered, Job
 from onepass.schedule.pieces import Truncate
 from onepass.schedule.row import Ask
 from onepass.schedule.tokenizer import EncodeOptions
 from onepass.tasks.heads import head_of
 from onepass.tasks.label_words import worded
 from onepass.tasks.labels import LONG, Long, checked_labels, finish_of, merged
-from onepass.tasks.zero_shot import entailed
+from onepass.tasks.reading import Reading, read
+from onepass.tasks.zero_shot import by_words, entailed
 
 Scores = list[tuple[str, float]]
 Classified = str | tuple[str, str]
@@ -56,39 +55,41 @@ async def classify(
     overlap = None if long == "cut" else job.served.tokenizer.max_length // 8
     options = EncodeOptions(truncate=truncate, overlap=overlap)
     if labels is None:
-        checked: Iterable[Classified] = _each(inputs, _text_or_pair)
-        names, finish, logits = await _trained(job, checked, multi_label, template, long, options, head)
-    else:
-        names, texts = checked_labels(labels), _each(inputs, _text)
-        if any(own.kind == "classify" for own in job.served.checkpoint.heads.values()):
-            logits = await entailed(job, texts, names, bool(multi_label), template, long, options, head)
-        else:
-            logits = await worded(job, texts, names, bool(multi_label), template, long, options)
-        finish = finish_of(multi_label or False, len(names))
-    scores = logits if raw_scores else FINISHES[finish](logits)
-    return [sorted(zip(names, row, strict=True), key=lambda pair: -pair[1]) for row in scores.tolist()]
+        name, found = _trained(job, template, head)
+        finish = found.finish if multi_label is None else finish_of(multi_label, len(found.labels))
+        reading = labelling(job, name, found, long, "none" if raw_scores else finish)
+        return await read(job, _each(inputs, _text_or_pair), reading, options)
+    names, texts = checked_labels(labels), _each(inputs, _text)
+    scored = worded if by_words(job.served.checkpoint, head) else entailed
+    logits = await scored(job, texts, names, bool(multi_label), template, long, options, head)
+    finish = finish_of(multi_label or False, len(names))
+    return best_first(names, logits if raw_scores else FINISHES[finish](logits))
 
 
-async def _trained(
-    job: Job,
-    inputs: Iterable[Classified],
-    multi_label: bool | None,
-    template: str | None,
-    long: Long,
-    options: EncodeOptions,
-    head: str | None,
-) -> tuple[Sequence[str], Finish, Floats]:
-    """The checkpoint's labels, how their scores are made, and logits [inputs, labels]."""
+def labelling(job: Job, name: str, head: HeadSpec, long: Long = "cut", finish: Finish | None = None) -> Reading[Scores]:
+    """The checkpoint's own labels. finish: how scores are made of logits; None: as the checkpoint says."""
+    ask = Ask(name, finish="none")
+
+    def answer(item: Classified, rows: Sequence[Answered]) -> Scores:
+        logits = merged([row.outputs[0].values[0] for row in rows], long)
+        return best_first(head.labels, FINISHES[finish or head.finish](logits[None]))[0]
+
+    return Reading(lambda item, row: ask, answer)
+
+
+def best_first(labels: Sequence[str], scores: Floats) -> list[Scores]:
+    """scores: [inputs, labels]."""
+    return [sorted(zip(labels, row, strict=True), key=lambda pair: -pair[1]) for row in scores.tolist()]
+
+
+def _trained(job: Job, template: str | None, head: str | None) -> tuple[str, HeadSpec]:
+    """The head with labels of its own."""
     if template is not None:
         raise InvalidInput("template is for labels of your own; give labels, or leave it out")
     kinds = {own.kind for own in job.served.checkpoint.heads.values()}
     if "classify" not in kinds and {"fill", "next"} & kinds:
         raise WrongTask("this model has no labels of its own; name some in labels")
-    name, one = head_of(job, "classify", "classify", head)
-    ask = Ask(name, finish="none")
-    found = await job.rows(inputs, lambda _: (ask,), options=options)
-    logits = np.stack([merged([row.outputs[0].values[0] for row in windows], long) for windows in found])
-    return one.labels, one.finish if multi_label is None else finish_of(multi_label, len(one.labels)), logits
+    return head_of(job, "classify", "classify", head)
 
 
 def _each(inputs: Iterable[Any], check: Callable[[Any, int], T]) -> Iterable[T]:

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onepass.engines.batch import Floats
 from onepass.errors import EmptyInput, InvalidInput
+from onepass.model.heads import HeadSpec
 from onepass.schedule.job import Job
 from onepass.schedule.pieces import Truncate
 from onepass.schedule.row import Ask
 from onepass.schedule.tokenizer import EncodeOptions, Input, Text
 from onepass.tasks.heads import head_of
+from onepass.tasks.reading import Reading
 
 Precision = Literal["float32", "int8", "binary"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "int8", "binary")
+
+
+class EmbedOptions(TypedDict, total=False):
+    """The options of `embed`."""
+
+    prompt: str | None
+    dimensions: int | None
+    normalize: bool | None
+    precision: Precision
+    truncate: Truncate
+    head: str | None
 
 
 async def embed(
@@ -45,7 +58,7 @@ async def embed(
     Raises WrongTask, InvalidInput and its kinds, Overloaded, EngineFailure.
     """
     name, found = head_of(job, "embed", "embed", head)
-    width = job.served.checkpoint.dimensions
+    width = job.served.checkpoint.widths[name]
     if dimensions is not None and not 1 <= dimensions <= width:
         raise InvalidInput(f"dimensions is {dimensions}, this model gives 1 to {width}; ask for a number between")
     if precision not in PRECISIONS:
@@ -58,6 +71,12 @@ async def embed(
     outputs = await job.run(_not_empty(texts), ask, options=options)
     vectors = np.concatenate([vector for (vector,) in outputs])
     return quantize(cut(vectors, dimensions or width, unit=unit), precision)
+
+
+def embedding(job: Job, name: str, head: HeadSpec) -> Reading[Floats]:
+    """A text's vector as the checkpoint makes it, float32 [width]."""
+    ask = Ask(name)
+    return Reading(lambda text, row: ask, lambda text, rows: rows[0].outputs[0].values[0])
 
 
 def cut(vectors: Floats, dimensions: int, *, unit: bool) -> Floats:

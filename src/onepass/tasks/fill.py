@@ -7,11 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from onepass.errors import EmptyInput, InvalidInput, WrongTask
+from onepass.model.heads import HeadSpec
 from onepass.schedule.job import Answered, Job
 from onepass.schedule.pieces import Encoded, Truncate
 from onepass.schedule.row import Ask
 from onepass.schedule.tokenizer import EncodeOptions, Tokenizer
 from onepass.tasks.heads import head_of
+from onepass.tasks.reading import Reading, read
+from onepass.tasks.texts import strings
 
 log = logging.getLogger("onepass")
 
@@ -41,16 +44,25 @@ async def fill(
     top_k: int = 5,
     candidates: Sequence[str] | None = None,
     truncate: Truncate = "right",
+    head: str | None = None,
 ) -> list[Fillings]:
     """The `top_k` likeliest tokens for each mask of each text, as transformers' fill-mask pipeline finds them.
 
     Masks of one text are guessed side by side: no guess knows of the others.
     candidates: only these tokens, whose scores stay their probabilities among the whole vocabulary. A word that is no
     token stands for the first of those it falls into, and a warning says so; one that falls into none is left out.
+    head: name of the head to read, of a checkpoint that has several for this.
     Raises WrongTask, InvalidInput for a text without a mask or with one where it is cut, EmptyInput, Overloaded,
     EngineFailure.
     """
-    head, _ = head_of(job, "fill", "fill")
+    reading = filling(job, *head_of(job, "fill", "fill", head), top_k, candidates)
+    return await read(job, strings(texts), reading, EncodeOptions(truncate=truncate))
+
+
+def filling(
+    job: Job, head: str, spec: HeadSpec, top_k: int = 5, candidates: Sequence[str] | None = None
+) -> Reading[Fillings]:
+    """As `fill` says. Raises WrongTask, InvalidInput, EmptyInput."""
     tokenizer = job.served.tokenizer
     mask = tokenizer.mask_id
     if mask is None:
@@ -59,23 +71,21 @@ async def fill(
         raise InvalidInput(f"top_k is {top_k}; ask for at least 1")
     columns = None if candidates is None else _ids(tokenizer, candidates)
     name = tokenizer.token(mask)
-    expected: list[int] = []
 
-    def asks(row: Encoded) -> tuple[Ask, ...]:
+    def ask(text: str, row: Encoded) -> Ask:
         masks = tuple(index for index, id in enumerate(row.ids) if id == mask)
-        lost = expected[row.input] - len(masks) if row.cut else 0
+        lost = text.count(name) - len(masks) if row.cut else 0
         if lost > 0:
             raise InvalidInput(
-                f"{lost} of the {expected[row.input]} masks of input {row.input} lie beyond the "
+                f"{lost} of the {text.count(name)} masks of input {row.input} lie beyond the "
                 f"{tokenizer.max_length} tokens that the model takes; shorten the text around them"
             )
         if not masks:
             raise InvalidInput(f"input {row.input} holds no {name}; put one where a token is missing")
-        return (Ask(head, finish="softmax", positions=masks, columns=columns, top=top_k),)
+        return Ask(head, finish="softmax", positions=masks, columns=columns, top=top_k)
 
-    found = await job.rows(_checked(texts, name, expected), asks, options=EncodeOptions(truncate=truncate))
     pad = job.served.checkpoint.tokenizer.pad_id
-    return await job.off_loop(lambda: [_fillings(tokenizer, answered, pad) for (answered,) in found])
+    return Reading(ask, lambda text, rows: _fillings(tokenizer, rows[0], pad))
 
 
 def _ids(tokenizer: Tokenizer, candidates: Sequence[str]) -> tuple[int, ...]:
@@ -96,21 +106,6 @@ def _ids(tokenizer: Tokenizer, candidates: Sequence[str]) -> tuple[int, ...]:
     if not ids:
         raise EmptyInput("none of the candidates is a token; send at least one")
     return tuple(ids)
-
-
-def _checked(texts: Iterable[str], mask: str, expected: list[int]) -> Iterable[str]:
-    """The texts as they come, a list as a list; notes how many masks each holds."""
-
-    def checked(index: int, text: object) -> str:
-        if not isinstance(text, str):
-            raise InvalidInput(f"input {index} is a {type(text).__name__}; send a string")
-        if not text:
-            raise EmptyInput(f"input {index} is empty; send some text")
-        expected.append(text.count(mask))
-        return text
-
-    every = (checked(index, text) for index, text in enumerate(texts))
-    return list(every) if isinstance(texts, list) else every
 
 
 def _fillings(tokenizer: Tokenizer, answered: Answered, pad: int) -> Fillings:

@@ -51,4 +51,4 @@ def tasks_of(checkpoint: Checkpoint) -> list[str]:
 
 
 def is_reranker(head: HeadSpec) -> bool:
-    return head.kind == "classify" and len(head.labels) == 1
+    return head.kind == "classify" and len(head.labels) == 1 and head.pairs is not False

@@ -44,19 +44,21 @@ async def worded(
     template: str | None,
     long: Long,
     options: EncodeOptions,
+    head: str | None = None,
 ) -> Floats:
     """Logits [texts, labels] of the labels' words; the text is cut, or read in windows, the template never."""
     if multi_label:
         raise InvalidInput("multi_label cannot be had of a language model, whose words are weighed against each other")
     tokenizer = job.served.tokenizer
-    masked = any(head.kind == "fill" for head in job.served.checkpoint.heads.values())
-    head, _ = head_of(job, "fill" if masked else "next", "classify")
+    kinds = {own: spec.kind for own, spec in job.served.checkpoint.heads.items()}
+    masked = kinds[head] == "fill" if head in kinds else "fill" in kinds.values()
+    name, _ = head_of(job, "fill" if masked else "next", "classify", head)
     prompt = (_masked if masked else _causal)(tokenizer, labels, template)
     leading, trailing = tokenizer.around()
 
     def asks(row: Encoded) -> tuple[Ask, ...]:
         place = leading + prompt.place if prompt.place >= 0 else len(row.ids) - trailing + prompt.place
-        return (Ask(head, finish="none", positions=(place,), vocabulary=prompt.words),)
+        return (Ask(name, finish="none", positions=(place,), vocabulary=prompt.words),)
 
     framed = replace(options, before=prompt.before, after=prompt.after, prompt=prompt.space)
     found = await job.rows(texts, asks, options=framed)

@@ -55,3 +55,8 @@ def merged(windows: Sequence[Floats], long: Long) -> Floats:
     """The logits of a text, float32 [labels], from those of its windows; there is one if it was not long."""
     together = np.stack(windows)
     return together.max(axis=0) if long == "max" else together.mean(axis=0)
+
+
+def labelled(scores: Sequence[tuple[str, float]]) -> list[dict[str, str | float]]:
+    """Labels with their scores as JSON has them."""
+    return [{"label": label, "score": score} for label, score in scores]

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from itertools import islice
 
 from onepass.errors import EmptyInput, InvalidInput, WrongTask
-from onepass.schedule.job import Job
+from onepass.model.heads import HeadSpec
+from onepass.schedule.job import Answered, Job
 from onepass.schedule.pieces import Encoded, Truncate
 from onepass.schedule.row import Ask
 from onepass.schedule.tokenizer import EncodeOptions
 from onepass.tasks.heads import head_of
+from onepass.tasks.reading import Reading, read
+from onepass.tasks.texts import strings
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,9 @@ class LogProb:
     log_prob: float | None
 
 
-async def log_probs(job: Job, texts: Iterable[str], *, truncate: Truncate = "right") -> list[list[LogProb]]:
+async def log_probs(
+    job: Job, texts: Iterable[str], *, truncate: Truncate = "right", head: str | None = None
+) -> list[list[LogProb]]:
     """For each text its tokens with their log-probabilities, special tokens around the text left out.
 
     A causal model (with a "next" head) gives each token's given those before it, the special tokens in front included,
@@ -37,29 +42,35 @@ async def log_probs(job: Job, texts: Iterable[str], *, truncate: Truncate = "rig
     pseudo log-likelihood of Salazar et al. 2020. That takes one row per token, so the work grows with the square of a
     text's length.
     truncate: "right" cuts over-long texts; None refuses them.
+    head: name of the head to read, of a checkpoint that has several for this.
     Raises WrongTask, InvalidInput and its kinds, Overloaded, EngineFailure.
     """
-    causal = any(head.kind == "next" for head in job.served.checkpoint.heads.values())
-    head, _ = head_of(job, "next" if causal else "fill", "log_probs")
+    kinds = {own: spec.kind for own, spec in job.served.checkpoint.heads.items()}
+    causal = kinds[head] == "next" if head in kinds else "next" in kinds.values()
+    name, found = head_of(job, "next" if causal else "fill", "log_probs", head)
     if truncate == "left":
         raise InvalidInput(
             "truncate is 'left', but tokens have a log-probability only after their own beginning; cut on the right"
         )
     options = EncodeOptions(truncate=truncate, aligned=True)
-    return await (_causal if causal else _masked)(job, head, texts, options)
+    if causal:
+        return await read(job, strings(texts), following(job, name, found), options)
+    return await _masked(job, name, texts, options)
 
 
-async def _causal(job: Job, head: str, texts: Iterable[str], options: EncodeOptions) -> list[list[LogProb]]:
-    seen: list[str] = []
+def following(job: Job, head: str, spec: HeadSpec) -> Reading[list[LogProb]]:
+    """Each token given those before it, from one row."""
 
-    def asks(row: Encoded) -> tuple[Ask, ...]:
+    def ask(text: str, row: Encoded) -> Ask:
         places = [place for place in _places(row) if place > 0]
         before, targets = tuple(place - 1 for place in places), tuple(row.ids[place] for place in places)
-        return (Ask(head, positions=before, targets=targets),)
+        return Ask(head, positions=before, targets=targets)
 
-    found = await job.rows(_checked(texts, seen), asks, options=options)
-    pairs = [(one.row, one.outputs[0].values[:, 0].tolist()) for (one,) in found]
-    return await job.off_loop(lambda: [_tokens(text, *pair) for text, pair in zip(seen, pairs, strict=True)])
+    def answer(text: str, rows: Sequence[Answered]) -> list[LogProb]:
+        (one,) = rows
+        return _tokens(text, one.row, one.outputs[0].values[:, 0].tolist())
+
+    return Reading(ask, answer, points=True)
 
 
 async def _masked(job: Job, head: str, texts: Iterable[str], options: EncodeOptions) -> list[list[LogProb]]:
@@ -71,7 +82,8 @@ async def _masked(job: Job, head: str, texts: Iterable[str], options: EncodeOpti
     asks: list[Ask] = []
 
     def encoded() -> Iterator[Encoded]:
-        for index, text in enumerate(_checked(texts, seen)):
+        for index, text in enumerate(strings(texts)):
+            seen.append(text)
             rows.extend(tokenizer.encode([text], options, first=index))
             job.usage.characters += len(text)
             job.usage.truncated += rows[-1].cut
@@ -90,21 +102,6 @@ async def _masked(job: Job, head: str, texts: Iterable[str], options: EncodeOpti
     found = await job.outputs(masked(source), lambda row: (asks[row.input],), options=EncodeOptions(special=False))
     values = (float(output.values[0, 0]) for (output,) in found)
     return [_tokens(text, row, list(islice(values, len(_places(row))))) for text, row in zip(seen, rows, strict=True)]
-
-
-def _checked(texts: Iterable[str], seen: list[str]) -> Iterable[str]:
-    """The texts as they come, a list as a list; noted in `seen`."""
-
-    def checked(index: int, text: object) -> str:
-        if not isinstance(text, str):
-            raise InvalidInput(f"input {index} is a {type(text).__name__}; send a string")
-        if not text:
-            raise EmptyInput(f"input {index} is empty; send some text")
-        seen.append(text)
-        return text
-
-    every = (checked(index, text) for index, text in enumerate(texts))
-    return list(every) if isinstance(texts, list) else every
 
 
 def _places(row: Encoded) -> list[int]:

@@ -14,9 +14,15 @@ from onepass.tasks.embed import embed
 
 
 async def similarity(
-    job: Job, a: Sequence[Text], b: Sequence[Text], *, prompt: str | None = None, truncate: Truncate = "right"
+    job: Job,
+    a: Sequence[Text],
+    b: Sequence[Text],
+    *,
+    prompt: str | None = None,
+    truncate: Truncate = "right",
+    head: str | None = None,
 ) -> Floats:
     """float32 [len(a), len(b)], cosines. Raises what `embed` raises."""
-    both = await embed(job, [*a, *b], prompt=prompt, normalize=True, truncate=truncate)
+    both = await embed(job, [*a, *b], prompt=prompt, normalize=True, truncate=truncate, head=head)
     vectors = both.astype(np.float32, copy=False)
     return await job.off_loop(lambda: vectors[: len(a)] @ vectors[len(a) :].T)

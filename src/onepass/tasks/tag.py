@@ -5,18 +5,20 @@ Tokens are joined as the token-classification pipeline of transformers 5.23 join
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from onepass.engines.batch import Floats
-from onepass.errors import EmptyInput, InvalidInput
+from onepass.errors import InvalidInput
+from onepass.model.heads import HeadSpec
 from onepass.schedule.job import Answered, Job
 from onepass.schedule.pieces import Alignment
 from onepass.schedule.row import Ask
 from onepass.schedule.tokenizer import Tokenizer
 from onepass.tasks.heads import head_of
+from onepass.tasks.reading import Reading, read
+from onepass.tasks.texts import strings
 from onepass.tasks.windows import windows
 
 Aggregation = Literal["none", "simple", "first", "average", "max"]
@@ -69,16 +71,25 @@ async def tag(
     head: name of the head to read, of a checkpoint that has several for this.
     Raises WrongTask, InvalidInput and its kinds, Overloaded, EngineFailure.
     """
-    name, found = head_of(job, "tag", "tag", head)
+    reading = tagging(job, *head_of(job, "tag", "tag", head), aggregation, ignore_labels)
+    return await read(job, strings(texts), reading, windows(job, window, overlap))
+
+
+def tagging(
+    job: Job,
+    name: str,
+    head: HeadSpec,
+    aggregation: Aggregation = "simple",
+    ignore_labels: Sequence[str] = ("O",),
+) -> Reading[list[Entity]]:
+    """As `tag` says. Raises InvalidInput."""
     if aggregation not in AGGREGATIONS:
         raise InvalidInput(f"aggregation {aggregation!r} is unknown; choose {', '.join(AGGREGATIONS)}")
     if isinstance(ignore_labels, str):
         raise InvalidInput(f"ignore_labels is the string {ignore_labels!r}; send a list of labels")
-    seen: list[str] = []
-    rows = await job.rows(_checked_all(texts, seen), lambda _: (Ask(name),), options=windows(job, window, overlap))
-    tagger = _Tagger(job.served.tokenizer, found.labels, aggregation, frozenset(ignore_labels))
-    threads = job.served.device.threads
-    return await asyncio.get_running_loop().run_in_executor(threads, lambda: list(map(tagger.entities, seen, rows)))
+    tagger = _Tagger(job.served.tokenizer, head.labels, aggregation, frozenset(ignore_labels))
+    ask = Ask(name)
+    return Reading(lambda text, row: ask, tagger.entities, points=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,18 +199,3 @@ def _furthest_inside(firsts: Sequence[int], windows: Sequence[Sequence[Entity]])
             if first + place not in best or depth > best[first + place][0]:
                 best[first + place] = depth, token
     return (token for _, token in best.values())
-
-
-def _checked_all(texts: Iterable[str], seen: list[str]) -> Iterable[str]:
-    """The texts as they come, each put into `seen`, too; a list stays one."""
-
-    def checked() -> Iterator[str]:
-        for index, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise InvalidInput(f"input {index} is a {type(text).__name__}; send a string")
-            if not text:
-                raise EmptyInput(f"input {index} is empty; send some text")
-            seen.append(text)
-            yield text
-
-    return list(checked()) if isinstance(texts, list) else checked()

@@ -9,6 +9,7 @@ import numpy as np
 
 from onepass.engines.batch import Floats
 from onepass.errors import WrongTask
+from onepass.model.checkpoint import Checkpoint
 from onepass.model.heads import HeadSpec
 from onepass.schedule.job import Job
 from onepass.schedule.row import Ask
@@ -62,8 +63,18 @@ async def entailed(
     return np.concatenate(logits).reshape(-1, len(labels))
 
 
+def by_words(checkpoint: Checkpoint, head: str | None) -> bool:
+    """Whether the caller's labels are a language model's words: where it is the head, or no head infers."""
+    heads = checkpoint.heads
+    spoken = [name for name, one in heads.items() if one.kind in ("fill", "next")]
+    if head is not None:
+        return head in spoken
+    classifiers = [one for one in heads.values() if one.kind == "classify"]
+    return not classifiers or (bool(spoken) and not any(map(_infers, classifiers)))
+
+
 def _infers(head: HeadSpec) -> bool:
-    return len(head.labels) > 1 and bool(_entailing(head))
+    return len(head.labels) > 1 and head.pairs is not False and bool(_entailing(head))
 
 
 def _entailing(head: HeadSpec) -> list[int]:

@@ -7,12 +7,12 @@ from typing import Annotated
 from msgspec import Meta
 
 from onepass.server.answer import Answer as Response
-from onepass.server.native.form import Asked, operation, results
+from onepass.server.native.form import OfHead, operation, results
 from onepass.server.service import Call
 from onepass.tasks.answer import Answer, answer, paired
 
 
-class AnswerQuestion(Asked, kw_only=True):
+class AnswerQuestion(OfHead, kw_only=True):
     """`question` and `context`: a text, or a list; a text goes with each of a list, two lists go side by side."""
 
     question: str | list[str]
@@ -36,6 +36,7 @@ async def respond(call: Call, body: AnswerQuestion) -> Response:
         align_to_words=body.align_to_words,
         window=body.window,
         overlap=body.overlap,
+        head=body.head,
     )
     return results(call, answers)
 

@@ -6,13 +6,13 @@ import msgspec
 from msgspec import UNSET
 
 from onepass.server.answer import Answer
-from onepass.server.native.form import Asked, Side, many, operation, results, truncation
+from onepass.server.native.form import OfHead, Side, many, operation, results, truncation
 from onepass.server.service import Call
 from onepass.tasks.classify import classify
-from onepass.tasks.labels import Long
+from onepass.tasks.labels import Long, labelled
 
 
-class Classify(Asked, kw_only=True):
+class Classify(OfHead, kw_only=True):
     """`texts`: a text, or a list of texts and of pairs of texts.
 
     `labels`: of your own, for single texts.  `template`: where they stand.  `multi_label`: each is scored by itself.
@@ -44,9 +44,9 @@ async def answer(call: Call, body: Classify) -> Answer:
         long=body.long,
         raw_scores=body.raw_scores,
         truncate=truncation(call, body.truncate),
+        head=body.head,
     )
-    labelled = [[{"label": label, "score": score} for label, score in row] for row in rows]
-    return results(call, labelled, step=max(1, 2_048 // max(len(rows[0]), 1)))
+    return results(call, list(map(labelled, rows)), step=max(1, 2_048 // max(len(rows[0]), 1)))
 
 
 OPERATION = operation(

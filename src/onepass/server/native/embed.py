@@ -5,12 +5,12 @@ from __future__ import annotations
 from msgspec import UNSET
 
 from onepass.server.answer import Answer
-from onepass.server.native.form import Asked, Side, many, operation, results, truncation
+from onepass.server.native.form import OfHead, Side, many, operation, results, truncation
 from onepass.server.service import Call
 from onepass.tasks.embed import Precision, embed
 
 
-class Embed(Asked, kw_only=True):
+class Embed(OfHead, kw_only=True):
     """`texts`: a text, or a list of texts and of lists of token ids."""
 
     texts: str | list[str | list[int]]
@@ -31,6 +31,7 @@ async def answer(call: Call, body: Embed) -> Answer:
         normalize=body.normalize,
         precision=body.precision,
         truncate=truncation(call, body.truncate),
+        head=body.head,
     )
     return results(call, vectors, step=max(1, 32_768 // vectors.shape[1]))
 

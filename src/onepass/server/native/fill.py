@@ -7,12 +7,12 @@ from typing import Annotated
 from msgspec import UNSET, Meta
 
 from onepass.server.answer import Answer
-from onepass.server.native.form import Asked, Side, many, operation, results, truncation
+from onepass.server.native.form import OfHead, Side, many, operation, results, truncation
 from onepass.server.service import Call
 from onepass.tasks.fill import Filling, fill
 
 
-class Fill(Asked, kw_only=True):
+class Fill(OfHead, kw_only=True):
     """`texts`: a text, or a list of them, with the mask token where one is missing."""
 
     texts: str | list[str]
@@ -29,6 +29,7 @@ async def answer(call: Call, body: Fill) -> Answer:
         top_k=body.top_k,
         candidates=body.candidates,
         truncate=truncation(call, body.truncate),
+        head=body.head,
     )
     return results(call, fillings, step=32)
 

@@ -27,6 +27,12 @@ class Asked(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     model: str | None = None
 
 
+class OfHead(Asked, kw_only=True):
+    """`head`: name of the head to read, of a model that has several for the task."""
+
+    head: str | None = None
+
+
 class Used(msgspec.Struct):
     """`tokens`: computed.  `truncated`: inputs that were cut.  `windows`: rows beyond one per input, of long inputs."""
 

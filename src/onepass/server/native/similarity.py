@@ -6,14 +6,14 @@ from msgspec import UNSET
 
 from onepass.errors import EmptyInput, TooLarge
 from onepass.server.answer import Answer
-from onepass.server.native.form import Asked, Side, many, operation, results, truncation
+from onepass.server.native.form import OfHead, Side, many, operation, results, truncation
 from onepass.server.service import Call
 from onepass.tasks.similarity import similarity
 
 MOST_COSINES = 4_194_304
 
 
-class Similarity(Asked, kw_only=True):
+class Similarity(OfHead, kw_only=True):
     """Each of `a` beside each of `b`."""
 
     a: str | list[str | list[int]]
@@ -29,7 +29,7 @@ async def answer(call: Call, body: Similarity) -> Answer:
     if len(a) * len(b) > MOST_COSINES:
         raise TooLarge(f"{len(a)} texts with {len(b)} are more than {MOST_COSINES} cosines; send fewer texts at once")
     job = call.open(body.model, len(a) + len(b))
-    cosines = await similarity(job, a, b, truncate=truncation(call, body.truncate))
+    cosines = await similarity(job, a, b, truncate=truncation(call, body.truncate), head=body.head)
     return results(call, cosines, step=max(1, 32_768 // len(b)))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from onepass.server.answer import Answer
-from onepass.server.native.form import Asked, many, operation, results
+from onepass.server.native.form import OfHead, many, operation, results
 from onepass.server.service import Call
 from onepass.tasks.tag import Aggregation, Entity, tag
 
 
-class Tag(Asked, kw_only=True):
+class Tag(OfHead, kw_only=True):
     """`texts`: a text, or a list of them; long ones are read in windows."""
 
     texts: str | list[str]
@@ -27,6 +27,7 @@ async def answer(call: Call, body: Tag) -> Answer:
         ignore_labels=body.ignore_labels,
         window=body.window,
         overlap=body.overlap,
+        head=body.head,
     )
     return results(call, found, step=32)
 

@@ -1,0 +1,56 @@
+"""What a head is asked about a text and what becomes of its answer: the half of a task that can share a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from onepass.schedule.job import Answered, Job
+from onepass.schedule.pieces import Encoded
+from onepass.schedule.row import Ask
+from onepass.schedule.tokenizer import EncodeOptions
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading(Generic[T]):
+    """ask: what is asked of a row of an input; it may refuse the row with a typed error.
+    answer: of an input, from its rows, of which each has this reading's output alone.
+    points: whether the answer says where in the text something stands.
+    """
+
+    ask: Callable[[Any, Encoded], Ask]
+    answer: Callable[[Any, Sequence[Answered]], T]
+    points: bool = False
+
+
+async def read(job: Job, inputs: Iterable[Any], reading: Reading[T], options: EncodeOptions) -> list[T]:
+    """The answer about each input."""
+    return [answer for (answer,) in await read_all(job, inputs, [reading], options)]
+
+
+async def read_all(
+    job: Job, inputs: Iterable[Any], readings: Sequence[Reading[Any]], options: EncodeOptions
+) -> list[list[Any]]:
+    """For each input the answers of all readings, from one pass over its rows. Raises what `Job.run` raises."""
+    seen: list[Any] = []
+
+    def noted() -> Iterator[Any]:
+        for item in inputs:
+            seen.append(item)
+            yield item
+
+    def asks(row: Encoded) -> tuple[Ask, ...]:
+        return tuple(reading.ask(seen[row.input], row) for reading in readings)
+
+    rows = await job.rows(list(noted()) if isinstance(inputs, list) else noted(), asks, options=options)
+
+    def answers(item: Any, pieces: Sequence[Answered]) -> list[Any]:
+        return [
+            reading.answer(item, [Answered(piece.row, (piece.outputs[index],)) for piece in pieces])
+            for index, reading in enumerate(readings)
+        ]
+
+    return await job.off_loop(lambda: list(map(answers, seen, rows)))
