@@ -236,13 +236,12 @@ def test_every_route_is_in_the_documentation_and_no_other() -> None:
     for row in re.findall(r"^\| ((?:GET|POST) .*?) \|", page, re.MULTILINE):
         method, paths = row.split(" ", 1)
         documented |= {(method, path) for path in re.findall(r"`(/[^`]*)`", paths)}
-    offered = set()
+    offered = {("POST", operation.path) for operation in OPERATIONS}
     for route in routes(Service(ServerSettings())):
         assert hasattr(route, "path")
         assert hasattr(route, "methods")
         offered |= {(method, route.path) for method in route.methods or {"POST"} if method != "HEAD"}
     assert documented == offered
-    assert {("POST", operation.path) for operation in OPERATIONS} <= documented
 
 
 def test_every_task_is_in_the_table_with_its_method_route_command_and_page() -> None:
