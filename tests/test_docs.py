@@ -24,7 +24,7 @@ import pytest
 from onepass import Encoder
 from onepass.cli import cli
 from onepass.server import native
-from onepass.server.app import OPERATIONS, STATUS, TEI_STATUS, routes
+from onepass.server.app import OPERATIONS, STATUS, routes
 from onepass.server.service import Service
 from onepass.settings import ServerSettings
 
@@ -265,7 +265,9 @@ def test_every_error_code_is_documented_with_its_status() -> None:
     page = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
     documented = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", page, re.MULTILINE))
     expected = {}
+    dialects = {operation.dialect.name: operation.dialect for operation in OPERATIONS}
+    spelt = {"tei": "TEI", "openai": "OpenAI", "ollama": "Ollama"}
     for code, status in STATUS.items():
-        tei = TEI_STATUS[code]
-        expected[code] = f"{status}" if tei == status else f"{status}, TEI {tei}"
+        others = [f"{spelt[name]} {one.statuses[code]}" for name, one in dialects.items() if code in one.statuses]
+        expected[code] = ", ".join([f"{status}", *others])
     assert documented == expected

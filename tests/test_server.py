@@ -241,6 +241,7 @@ def test_the_openapi_document_describes_every_route(live: Live) -> None:
     document = live.http.get("/openapi.json").json()
     routes = {"/embed", "/predict", "/rerank", "/similarity", "/tokenize", "/decode", "/"}
     routes |= {"/v1/embeddings", "/embeddings", "/v1/rerank", "/v2/rerank"}
+    routes |= {"/api/embed", "/api/embeddings", "/api/show"}
     routes |= {f"/onepass/v1/{task}" for task in TASKS}
     assert {path for path, methods in document["paths"].items() if "post" in methods} == routes
     schemas = document["components"]["schemas"]

@@ -161,7 +161,7 @@ def test_token_ids_out_of_range(live: Live, id: int) -> None:
         "give it check_embedding_ctx_length=False and it sends text)"
     )
     expected = openai(said + switch, "token_out_of_range")
-    refused(live, "/v1/embeddings", 422, expected, input=[[7592], [id]], model="minilm")
+    refused(live, "/v1/embeddings", 400, expected, input=[[7592], [id]], model="minilm")
     refused(live, "/embed", 422, tei(f"Input validation error: {said}"), inputs=[[7592], [id]], model="minilm")
     refused(
         live,
@@ -192,7 +192,7 @@ def test_the_setting_decides_where_the_request_does_not_say(minilm: Path) -> Non
     with listening(lambda: encoders, ServerSettings(auto_truncate=False)) as live:
         response = live.http.post("/v1/embeddings", json={"input": "cat " * 600})
         said = "input 0 has 602 tokens, the model takes 256; shorten it or turn truncation on"
-        assert (response.status_code, response.json()) == (422, openai(said, "input_too_long"))
+        assert (response.status_code, response.json()) == (400, openai(said, "input_too_long"))
         assert live.http.post("/embed", json={"inputs": "cat " * 600, "truncate": True}).status_code == 200
 
 
@@ -200,7 +200,7 @@ def test_the_setting_decides_where_the_request_does_not_say(minilm: Path) -> Non
 def test_dimensions_that_the_model_does_not_have(live: Live, dimensions: int) -> None:
     said = f"dimensions is {dimensions}, this model gives 1 to 384; ask for a number between"
     refused(
-        live, "/v1/embeddings", 422, openai(said, "invalid_input"), input="a", dimensions=dimensions, model="minilm"
+        live, "/v1/embeddings", 400, openai(said, "invalid_input"), input="a", dimensions=dimensions, model="minilm"
     )
     expected = tei(f"Input validation error: {said}")
     refused(live, "/embed", 422, expected, inputs="a", dimensions=dimensions, model="minilm")
@@ -220,7 +220,7 @@ def test_unknown_model(live: Live) -> None:
 def test_a_task_that_the_model_cannot_do(live: Live, minilm: Path, tiny_classifier: Path) -> None:
     cannot_embed = "this model cannot embed; it can classify"
     refused(live, "/embed", 424, tei(cannot_embed, "Backend"), inputs="a", model="classifier")
-    refused(live, "/v1/embeddings", 422, openai(cannot_embed, "wrong_task"), input="a", model="classifier")
+    refused(live, "/v1/embeddings", 400, openai(cannot_embed, "wrong_task"), input="a", model="classifier")
     cannot_rerank = "this model cannot rerank; it can embed, similarity"
     refused(live, "/rerank", 424, tei(cannot_rerank, "Backend"), query="a", texts=["b"], model="minilm")
     refused(live, "/v2/rerank", 422, cohere(cannot_rerank), query="a", documents=["b"], model="minilm")
@@ -233,7 +233,7 @@ def test_a_task_that_the_model_cannot_do(live: Live, minilm: Path, tiny_classifi
 def test_too_many_inputs(live: Live) -> None:
     said = "batch size 9 > maximum allowed batch size 8"
     refused(live, "/embed", 413, tei(said), inputs=["a"] * 9, model="minilm")
-    refused(live, "/v1/embeddings", 413, openai(said, "too_large"), input=["a"] * 9, model="minilm")
+    refused(live, "/v1/embeddings", 400, openai(said, "too_large"), input=["a"] * 9, model="minilm")
     refused(live, "/v2/rerank", 413, cohere(said), query="a", documents=["a"] * 9, model="reranker")
     refused(live, "/tokenize", 413, tei(said), inputs=["a"] * 9, model="minilm")
 

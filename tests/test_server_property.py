@@ -19,8 +19,10 @@ from onepass.tasks.tag import AGGREGATIONS
 
 POST = ["/embed", "/predict", "/rerank", "/similarity", "/tokenize", "/decode", "/"]
 POST += ["/v1/embeddings", "/embeddings", "/v1/rerank", "/v2/rerank"]
+POST += ["/api/embed", "/api/embeddings", "/api/show"]
 POST += [operation.path for operation in native.OPERATIONS]
 GET = ["/health", "/info", "/metrics", "/ping", "/livez", "/readyz", "/v1/models", "/openapi.json", "/docs"]
+GET += ["/api/tags", "/api/ps", "/api/version"]
 METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"]
 FIELDS = ["inputs", "input", "texts", "query", "documents", "ids", "model", "dimensions", "truncate", "normalize"]
 FIELDS += ["encoding_format", "raw_scores", "return_text", "top_n", "rank_fields", "return_documents", "parameters"]
@@ -58,6 +60,9 @@ RIGHT: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "query": words,
         "documents": st.lists(words | st.dictionaries(st.just("text"), words, min_size=1), min_size=1, max_size=4),
     },
+    "/api/embed": {"model": st.just("embedder"), "input": words | st.lists(words, max_size=4)},
+    "/api/embeddings": {"model": st.just("embedder"), "prompt": words},
+    "/api/show": {"model": st.sampled_from(MODELS)},
     "/v2/rerank": {"model": st.just("reranker"), "query": words, "documents": st.lists(words, max_size=4)},
 }
 long_words = words | st.lists(words, min_size=30, max_size=60).map(" ".join)

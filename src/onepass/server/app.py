@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from onepass.encoder import Encoder
 from onepass.errors import OnepassError, Overloaded, Unavailable
-from onepass.server import cohere_jina, native, openai, tei
+from onepass.server import cohere_jina, native, ollama, openai, tei
 from onepass.server.answer import Answer, dumps, stages, timings
 from onepass.server.body import parse, read_body
 from onepass.server.openapi import document, page
@@ -51,7 +51,6 @@ STATUS = {
     "unavailable": 503,
     "cancelled": 503,
 }
-TEI_STATUS = STATUS | {"wrong_task": 424, "engine_failure": 424}
 
 # TEI's words for te_request_failure; other errors of the input are "validation".
 FAILURES = {
@@ -66,7 +65,13 @@ FAILURES = {
 
 LAG_EVERY = 0.1
 PATIENCE = 0.1  # seconds after which a call looks whether its client is still there; most are answered by then
-OPERATIONS = tei.OPERATIONS + openai.OPERATIONS + cohere_jina.OPERATIONS + native.OPERATIONS
+OPERATIONS = (
+    *tei.OPERATIONS,
+    *openai.OPERATIONS,
+    *cohere_jina.OPERATIONS,
+    *ollama.OPERATIONS,
+    *native.OPERATIONS,
+)
 
 log = logging.getLogger("onepass.http")
 
@@ -118,6 +123,9 @@ def routes(service: Service) -> list[Route]:
         get("/docs", lambda request: Answer(html, media="text/html; charset=utf-8")),
         get("/info", lambda request: info(service, request.query_params.get("model")), guarded=True),
         get("/v1/models", lambda request: openai.models(service), guarded=True, dialect=openai.OPENAI),
+        get("/api/tags", lambda request: ollama.tags(service), guarded=True, dialect=ollama.OLLAMA),
+        get("/api/ps", lambda request: ollama.running(service), guarded=True, dialect=ollama.OLLAMA),
+        get("/api/version", lambda request: ollama.version(service), dialect=ollama.OLLAMA),
     ]
 
 
@@ -186,8 +194,12 @@ async def stop_when_left(receive: Receive, call: Call) -> None:
     call.stop("left")
 
 
+def status_of(dialect: Dialect, code: str) -> int:
+    return dialect.statuses.get(code, STATUS[code])
+
+
 def refusal(error: OnepassError, dialect: Dialect) -> Answer:
-    status = (TEI_STATUS if dialect.name == "tei" else STATUS)[error.code]
+    status = status_of(dialect, error.code)
     headers = {}
     if isinstance(error, Overloaded):
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))

@@ -127,7 +127,9 @@ def error_body(error: OnepassError, status: int) -> dict[str, Any]:
     return {"error": {"message": str(error), "type": kind, "param": param, "code": code}}
 
 
-OPENAI = Dialect("openai", error_body, Failure)
+# Whatever is wrong with a request is a 400, which the client raises as BadRequestError.
+WRONG = ("invalid_input", "input_too_long", "token_out_of_range", "wrong_task", "too_large")
+OPENAI = Dialect("openai", error_body, Failure, dict.fromkeys(WRONG, 400))
 
 OPERATIONS = tuple(
     Operation(path, "embed", OPENAI, EmbeddingsRequest, EmbeddingsResponse, answer_embeddings, "One vector per input.")

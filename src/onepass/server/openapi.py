@@ -20,6 +20,9 @@ PAGES = {
     "/metrics": "Prometheus metrics.",
     "/info": "What is served; `?model=` chooses where there are several.",
     "/v1/models": "The served models, as OpenAI lists them.",
+    "/api/tags": "The served models, as Ollama lists them.",
+    "/api/ps": "The same: all of them are loaded.",
+    "/api/version": "onepass's version.",
 }
 REFERENCE = re.compile(r'\{"\$ref":"#/components/schemas/([^"]+)"\}')
 STYLE = """
@@ -38,7 +41,8 @@ def document(operations: Sequence[Operation], statuses: Mapping[str, int]) -> di
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         request, response, failure = (by_form[repr(form)] for form in forms(operation))
-        refusals = {str(status): described(status, failure) for status in sorted({*statuses.values()} - {404, 405})}
+        possible = {**statuses, **operation.dialect.statuses}.values()
+        refusals = {str(status): described(status, failure) for status in sorted({*possible} - {405})}
         paths.setdefault(operation.path, {})["post"] = {
             "summary": operation.summary,
             "operationId": operation.path.strip("/").replace("/", "_") or "root",

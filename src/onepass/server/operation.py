@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -15,11 +15,15 @@ from onepass.server.service import Call
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """name: of the wire format.  error: an error and its status as that format's body.  failure: that body's schema."""
+    """name: of the wire format.  error: an error and its status as that format's body.  failure: that body's schema.
+
+    statuses: by error code, where its servers answer with another status than app.py's table.
+    """
 
     name: str
     error: Callable[[OnepassError, int], Any]
     failure: type[msgspec.Struct]
+    statuses: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -320,7 +320,7 @@ def error_body(error: OnepassError, status: int) -> dict[str, str]:
     return {"error": message, "error_type": ERROR_TYPES.get(error.code, "Validation")}
 
 
-TEI = Dialect("tei", error_body, Failure)
+TEI = Dialect("tei", error_body, Failure, {"wrong_task": 424, "engine_failure": 424})
 
 OPERATIONS = (
     Operation("/embed", "embed", TEI, EmbedRequest, list[list[float]], answer_embed, "One vector per input."),
