@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import string
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -243,6 +244,27 @@ def test_long_documents_are_read_in_windows_and_the_best_one_counts(colbert: Enc
         starts = range(0, max(len(words) - 8, 1), 30 - 3 - 8)
         windows = [[cls, marker, *words[start : start + 27], sep] for start in starts]
         assert found == pytest.approx(max(map(score, windows)), rel=1e-5)
+
+
+def test_comparing_takes_little_memory_beside_the_vectors(colbert: Encoder) -> None:
+    draw = np.random.default_rng(0)
+    documents = list(draw.standard_normal((1000, 64, 16), np.float32))
+    query = draw.standard_normal((32, 16), np.float32)
+    tracemalloc.start()
+    colbert.max_similarity(query, documents)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < sum(document.nbytes for document in documents) / 8
+
+
+def test_vectors_of_tokens_beside_other_heads(tmp_path: Path, colbert: Encoder) -> None:
+    with Encoder(bge_m3_checkpoint(tmp_path / "model"), dtype="float32") as encoder:
+        texts = DOCUMENTS[:2]
+        for text, found in zip(texts, encoder.run(texts, ["multivector", "embed"]), strict=True):
+            assert np.allclose(found["multivector"], encoder.multivector(text), atol=1e-6)
+            assert np.allclose(found["embed"], encoder.embed(text), atol=1e-6)
+    with pytest.raises(WrongTask, match="head 'multivector' reads documents behind a marker"):
+        colbert.run("cats", ["multivector"])
 
 
 def test_a_row_is_filled_up_beside_rows_that_are_not(colbert: Encoder) -> None:

@@ -239,6 +239,7 @@ def log_probs(model: str, texts: tuple[str, ...], **options: Any) -> None:
     type=click.IntRange(min=1),
     help="Cut vectors to this width and normalise them again.",
 )
+@head_option
 @truncate_option
 @model_options
 def multivector(model: str, texts: tuple[str, ...], **options: Any) -> None:

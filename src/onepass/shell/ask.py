@@ -84,7 +84,7 @@ def run_heads(model: str, settings: ModelSettings, texts: Sequence[str], options
 
 
 def multivector(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
-    chosen = {name: options[name] for name in ("input_type", "dimensions")}
+    chosen = {name: options[name] for name in ("input_type", "dimensions", "head")}
     lines(model, settings, texts, options, partial(multivector_task, truncate=truncate(options), **chosen), "vectors")
 
 

@@ -11,14 +11,16 @@ from typing import Literal, get_args
 import numpy as np
 
 from onepass.engines.batch import Floats
-from onepass.errors import EmptyInput, InvalidInput
+from onepass.errors import EmptyInput, InvalidInput, WrongTask
+from onepass.model.heads import HeadSpec
 from onepass.model.multivector import Side
-from onepass.schedule.job import Job
+from onepass.schedule.job import Answered, Job
 from onepass.schedule.pieces import Encoded, Truncate
 from onepass.schedule.row import Ask
 from onepass.schedule.tokenizer import PLAIN, EncodeOptions
 from onepass.tasks.embed import cut
 from onepass.tasks.heads import head_of
+from onepass.tasks.reading import Reading, read
 from onepass.tasks.texts import strings
 
 InputType = Literal["document", "query"]
@@ -47,14 +49,34 @@ async def multivector(
     """
     name, found = head_of(job, "multivector", "multivector", head)
     side = _side(job, input_type)
-    width = job.served.checkpoint.widths[name]
-    if dimensions is not None and not 1 <= dimensions <= width:
-        raise InvalidInput(f"dimensions is {dimensions}, this model gives 1 to {width}; ask for a number between")
+    reading = token_vectors(job, name, found, side, dimensions)
     if truncate == "left":
         raise InvalidInput("truncate is 'left', but the marker of a query or document is there; cut on the right")
     options = EncodeOptions(prompt=side.prompt, truncate=truncate, window=side.length, expansion=side.expansion)
-    outputs = await job.outputs(strings(texts), lambda row: (_ask(name, side, row),), options=options)
-    return [cut(one.values, dimensions or width, unit=found.finish == "l2") for (one,) in outputs]
+    return await read(job, strings(texts), reading, options)
+
+
+def token_vectors(job: Job, head: str, spec: HeadSpec, side: Side, dimensions: int | None = None) -> Reading[Floats]:
+    """The vectors of one side's tokens. Raises InvalidInput."""
+    width = job.served.checkpoint.widths[head]
+    if dimensions is not None and not 1 <= dimensions <= width:
+        raise InvalidInput(f"dimensions is {dimensions}, this model gives 1 to {width}; ask for a number between")
+
+    def answer(text: str, rows: Sequence[Answered]) -> Floats:
+        (one,) = rows
+        return cut(one.outputs[0].values, dimensions or width, unit=spec.finish == "l2")
+
+    return Reading(lambda text, row: _ask(head, side, row), answer)
+
+
+def beside_others(job: Job, head: str, spec: HeadSpec) -> Reading[Floats]:
+    """The vectors of documents from rows that other heads read, too. Raises WrongTask where they need their own."""
+    side = _side(job, "document")
+    if side.prompt or side.length != job.served.checkpoint.max_length:
+        raise WrongTask(
+            f"head {head!r} reads documents behind a marker, or of a length of their own; ask the task multivector"
+        )
+    return token_vectors(job, head, spec, side)
 
 
 async def late_interaction(

@@ -15,6 +15,7 @@ from onepass.tasks.embed import embedding, prompt_text
 from onepass.tasks.fill import filling
 from onepass.tasks.labels import labelled
 from onepass.tasks.log_probs import following
+from onepass.tasks.multivector import beside_others
 from onepass.tasks.reading import Reading, read_all
 from onepass.tasks.tag import tagging
 from onepass.tasks.texts import strings
@@ -25,6 +26,7 @@ READINGS: Mapping[str, Callable[[Job, str, HeadSpec], Reading[Any]]] = {
     "tag": tagging,
     "fill": filling,
     "next": following,
+    "multivector": beside_others,
 }
 """By a head's kind, what its own task asks and answers where no option is given."""
 
@@ -35,7 +37,8 @@ async def run(
     """For each text what each head's own task gives for it, by the head's name, in the order asked.
 
     embed: float32 [width].  classify: (label, score) pairs, best first.  tag: entities.  fill: fillings of each mask.
-    next: log-probabilities of the tokens. Heads over pairs of texts (answer, relevance, inference) are refused.
+    next: log-probabilities of the tokens.  multivector: float32 [tokens, width], as of documents. Heads over pairs of
+    texts (answer, relevance, inference) are refused.
     prompt: as `embed` takes it, read by all heads; a default prompt must be named, or refused with "", unless all
     heads embed.
     truncate: the side on which over-long texts are cut for all heads; None refuses them. There are no windows here.

@@ -5,19 +5,18 @@ from __future__ import annotations
 from msgspec import UNSET
 
 from onepass.server.answer import Answer
-from onepass.server.native.form import Asked, Side, many, operation, results, truncation
+from onepass.server.native.form import OfHead, Side, many, operation, results, truncation
 from onepass.server.service import Call
 from onepass.tasks.multivector import InputType, multivector
 
 
-class MultiVectors(Asked, kw_only=True):
+class MultiVectors(OfHead, kw_only=True):
     """`texts`: a text, or a list of them.  `truncate`: "right", or null to refuse."""
 
     texts: str | list[str]
     input_type: InputType = "document"
     dimensions: int | None = None
     truncate: Side = UNSET
-    head: str | None = None
 
 
 async def answer(call: Call, body: MultiVectors) -> Answer:
