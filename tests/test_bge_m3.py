@@ -45,6 +45,7 @@ def test_weights_of_tokens_and_a_vector_for_each(folder: Path, engine: str) -> N
     batch = pack(rows, types)
     lexical, vectors = start(engine, checkpoint).run(batch, [Read("sparse", every), Read("multivector", every)])
     assert lexical.ids is not None
+    assert 0 < np.count_nonzero(lexical.values) < len(lexical.values)
     for index, ids in enumerate(rows):
         state = states(folder, ids)
         weights = torch.relu(linear(folder, "sparse", state))[:, 0]

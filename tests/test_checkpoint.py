@@ -102,7 +102,7 @@ def test_a_model_with_a_head_has_the_same_trunk(tmp_path: Path, family: Family) 
     loaded = load_checkpoint(tmp_path / "masked")
     trunk = {name: tensor for name, tensor in loaded.weights.items() if not name.startswith("fill.")}
     assert same_weights(load_checkpoint(masked), replace(loaded, weights=trunk))
-    assert set(loaded.heads) == {"embed", "fill"}
+    assert set(loaded.heads) == {"embed", "fill", "sparse"}
     assert loaded.notes == ("There is no Pooling module: vectors are the mean over tokens, not normalised.",)
 
 

@@ -25,7 +25,7 @@ from onepass import Encoder
 from onepass.cli import cli, main
 
 TEXTS = ["a river runs past the old mill", "cats sleep", "who wrote the letter that never arrived?", "salt, yeast"]
-TASKS = {"embed", "rerank", "classify", "tag", "fill", "answer", "log-probs", "multivector", "run"}
+TASKS = {"embed", "rerank", "classify", "tag", "fill", "answer", "log-probs", "multivector", "run", "sparse"}
 ONEPASS = str(Path(sys.executable).with_name("onepass"))
 
 
@@ -226,6 +226,13 @@ def test_run_and_heads_by_name(tiny_heads: Path) -> None:
     answers = [{"mood": mood, "entities": found} for mood, found in zip(labels, entities, strict=True)]
     assert records(onepass("run", tiny_heads, *TEXTS, "--head=mood", "--head=entities")) == as_written("heads", answers)
     assert records(onepass("classify", tiny_heads, *TEXTS, "--head=mood")) == as_written("labels", labels)
+
+
+def test_sparse_writes_weights(tiny_splade: Path) -> None:
+    with Encoder(tiny_splade) as encoder:
+        weights = [[*vector] for vector in encoder.sparse(TEXTS[:2], input_type="query", top_k=2, threshold=0.5)]
+    found = records(onepass("sparse", tiny_splade, *TEXTS[:2], "--input-type=query", "--top-k=2", "--threshold=0.5"))
+    assert found == as_written("weights", weights)
 
 
 def as_written(name: str, answers: Sequence[Any]) -> list[dict[str, Any]]:

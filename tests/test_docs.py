@@ -39,6 +39,8 @@ MODELS = {
     "google-bert/bert-base-uncased": "tiny_filler",
     "MoritzLaurer/deberta-v3-base-zeroshot-v2.0": "tiny_entailer",
     "Qwen/Qwen3-0.6B": "tiny_decoder",
+    "opensearch-project/opensearch-neural-sparse-encoding-doc-v3-distill": "tiny_splade",
+    "BAAI/bge-m3": "tiny_bge_m3",
     "deepset/roberta-base-squad2": "tiny_answerer",
     "colbert-ir/colbertv2.0": "tiny_colbert",
     "my-encoder": "tiny_heads",

@@ -29,6 +29,8 @@ MODELS = [
     "decoder",
     "colbert",
     "heads",
+    "splade",
+    "bge_m3",
 ]
 PIECES = ["cats", "The train", "Zürich", "e\u0301", "👩‍👩‍👧", "𝔘𝔫𝔦", "שלום", "مرحبا", "\r\n", "\t", "\u00a0", "\u202e"]
 ODD = ["", " ", "\x00", "\ud800", "a" * 500, "[MASK]", "[SEP]"]
@@ -216,6 +218,31 @@ def test_multivector(encoders: dict[str, Encoder], given: Any, query: Any, optio
         assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     scores = answered(lambda: encoder.max_similarity(asked, every))
     assert scores is None or all(abs(score) <= len(asked) + 1e-3 for score in scores)
+
+
+@wild
+@given(
+    st.sampled_from(["filler", "splade", "bge_m3"]),
+    batches,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "input_type": st.sampled_from(["query", "document", "passage"]),
+            "top_k": st.none() | numbers,
+            "threshold": st.floats(),
+            "prompt": texts,
+            **truncate,
+        },
+    ),
+)
+def test_sparse(encoders: dict[str, Encoder], model: str, given: Any, options: dict[str, Any]) -> None:
+    found = answered(lambda: encoders[model].sparse(given, **options))
+    for _, vector in each(given, found) if found is not None else []:
+        weights = vector.weights.tolist()
+        assert weights == sorted(weights, reverse=True)
+        assert all(weight > options.get("threshold", 0) for weight in weights)
+        assert len(vector) <= (options.get("top_k") or len(vector))
+        assert len({token.token for token in vector}) == len(vector)
 
 
 @wild

@@ -16,7 +16,8 @@ from live import Live, listening, load
 
 from onepass.encoder import Encoder
 
-TASKS = {"embed", "similarity", "rerank", "classify", "tag", "fill", "answer", "log_probs", "multivector", "run"}
+TASKS = {"embed", "similarity", "rerank", "classify", "tag", "fill", "answer", "log_probs", "multivector"}
+TASKS |= {"sparse", "run"}
 TEXTS = ["A cat sits on the mat.", "Die Börse fällt", "猫が好きです", "one"]
 
 

@@ -28,6 +28,7 @@ NAMES = [
     "decoder",
     "colbert",
     "heads",
+    "splade",
 ]
 AWKWARD = "Anna 👩‍👩‍👧 met שלום cafe\u0301 at\r\nZürich."
 LONG = " ".join(TEXT)
@@ -151,6 +152,14 @@ def test_run_and_heads_by_name(live: Live, encoders: dict[str, Encoder]) -> None
     described = live.http.get("/info", params={"model": "heads"}).json()
     assert described["heads"]["mood"] == {"kind": "classify", "labels": ["negative", "neutral", "positive"]}
     assert described["model_type"] == {"embedding": {"pooling": "mean"}}
+
+
+def test_sparse_vectors_are_written_as_weights(live: Live, encoders: dict[str, Encoder]) -> None:
+    texts = [AWKWARD, LONG, *TEXT]
+    for options in ({"input_type": "query", "threshold": 0.5}, {"top_k": 300}):
+        vectors = encoders["splade"].sparse(texts, **options)
+        found = results(live, "sparse", model="splade", texts=texts, **options)
+        assert found == rounded([[asdict(weight) for weight in vector] for vector in vectors])
 
 
 def test_what_was_cut_and_what_was_read_in_windows_is_said(live: Live) -> None:

@@ -29,7 +29,7 @@ FIELDS += ["encoding_format", "raw_scores", "return_text", "top_n", "rank_fields
 FIELDS += ["truncation_direction", "prompt_name", "source_sentence", "sentences", "max_tokens_per_doc", "text"]
 FIELDS += ["a", "b", "aggregation", "ignore_labels", "window", "overlap", "top_k", "candidates", "question", "context"]
 MODELS = ["embedder", "classifier", "multilabel", "reranker", "tagger", "filler", "answerer", "entailer", "decoder"]
-MODELS += ["colbert", "heads"]
+MODELS += ["colbert", "heads", "splade", "bge_m3"]
 
 texts = st.text(st.characters(), max_size=40) | st.sampled_from(["", "\x00", "\ufffe", "a" * 500, "\u202e", "🏳️‍🌈"])
 numbers = st.integers() | st.integers(0, 200) | st.sampled_from([2**31, 2**63, 10**40, -1]) | st.floats()
@@ -84,6 +84,7 @@ NATIVE: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "texts": words | st.lists(words, max_size=3),
         "heads": st.lists(st.sampled_from([*SEVERAL]), min_size=1, max_size=3, unique=True),
     },
+    "sparse": {"model": st.sampled_from(["filler", "splade", "bge_m3"]), "texts": words | st.lists(words, max_size=3)},
     "answer": {
         "model": st.just("answerer"),
         "question": words,
@@ -120,6 +121,7 @@ OPTIONAL |= {
     "input_type": st.sampled_from(["query", "document", "passage"]) | values,
     "align_to_words": st.booleans(),
     "prompt": st.none() | texts,
+    "threshold": st.floats(0, 5) | numbers,
     "head": st.sampled_from([None, *SEVERAL]) | texts,
     "precision": st.sampled_from(["int8", "binary", "int4"]),
 }

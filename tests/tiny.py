@@ -214,11 +214,48 @@ AUTO: dict[Head, str] = {
 """Which of transformers' automatic classes loads a head; classifiers are sequence classifiers."""
 
 
+def splade_checkpoint(
+    folder: Path,
+    family: Family = "bert",
+    *,
+    pooling: Literal["max", "sum"] = "max",
+    activation: Literal["relu", "log1p_relu"] = "relu",
+    queries: bool = False,
+    **config: Any,
+) -> Path:
+    """A masked language model with SpladePooling.
+
+    queries: weighed by a table, in files as the OpenSearch models have them: a Router beside the model that it names.
+    """
+    tiny_checkpoint(folder, family, "fill", **config)
+    module = "sentence_transformers.sparse_encoder.modules"
+    own = {"pooling_strategy": pooling, "activation_function": activation, "embedding_dimension": None}
+    write_json(folder / "document_1_SpladePooling" / "config.json", own)
+    types = {"": f"{module}.Transformer", "document_1_SpladePooling": f"{module}.SpladePooling"}
+    write_json(folder / "sentence_bert_config.json", {"transformer_task": "fill-mask", "max_seq_length": USABLE})
+    if queries:
+        table = folder / "query_0_SparseStaticEmbedding"
+        write_json(table / "config.json", {"frozen": True})
+        write_tokenizer(table, family)
+        weights = torch.rand(tiny_tokenizer(family).get_vocab_size(), generator=torch.Generator().manual_seed(0))
+        save_file({"weight": weights * 5}, table / "model.safetensors")
+        router: dict[str, Any] = {"types": types | {table.name: f"{module}.SparseStaticEmbedding"}}
+        router |= {"structure": {"query": [table.name], "document": list(types)}, "parameters": {}}
+        write_json(folder / "router_config.json", router)
+        types = {"": "sentence_transformers.base.modules.router.Router"}
+    modules = [
+        {"idx": index, "name": str(index), "path": path, "type": types[path]} for index, path in enumerate(types)
+    ]
+    write_json(folder / "modules.json", modules)
+    write_json(folder / "config_sentence_transformers.json", {"model_type": "SparseEncoder"})
+    return folder
+
+
 def bge_m3_checkpoint(folder: Path, **config: Any) -> Path:
     """XLM-RoBERTa with a vector per text, and beside it BGE-M3's two layers over tokens."""
     tiny_checkpoint(folder, "xlm-roberta", "embed", **config)
     width = json.loads((folder / "config.json").read_text())["hidden_size"]
-    for seed, (name, outputs) in enumerate((("sparse", 1), ("colbert", width))):
+    for seed, (name, outputs) in enumerate((("sparse", 1), ("colbert", width)), start=4):  # weights of either sign
         layer = torch.nn.Linear(width, outputs)
         redraw(layer, seed)
         torch.save(layer.state_dict(), folder / f"{name}_linear.pt")

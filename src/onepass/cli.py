@@ -17,11 +17,14 @@ from onepass.errors import BadSetting, OnepassError
 from onepass.settings import ModelSettings, ServerSettings
 from onepass.shell.options import (
     chosen,
+    dimensions_option,
     head_option,
     input_options,
+    input_type_option,
     model_options,
     output_option,
     pair_option,
+    prompt_option,
     raw_scores_option,
     revision_option,
     serve_options,
@@ -68,13 +71,8 @@ def serve(models: tuple[str, ...], **options: Any) -> None:
     show_default=True,
     help="JSON lines, or one array of a row a text.",
 )
-@click.option("--prompt", metavar="NAME", help="Prompt of the model to put before each text.")
-@click.option(
-    "--dimensions",
-    metavar="INTEGER",
-    type=click.IntRange(min=1),
-    help="Cut vectors to this width and normalise them again.",
-)
+@prompt_option
+@dimensions_option
 @click.option(
     "--normalize/--no-normalize", default=None, help="Scale vectors to length 1, or not. [default: as the model says]"
 )
@@ -226,19 +224,8 @@ def log_probs(model: str, texts: tuple[str, ...], **options: Any) -> None:
 @click.argument("texts", nargs=-1)
 @input_options
 @output_option
-@click.option(
-    "--input-type",
-    type=click.Choice(["document", "query"]),
-    default="document",
-    show_default=True,
-    help="What the texts are, which differ in marker and length.",
-)
-@click.option(
-    "--dimensions",
-    metavar="INTEGER",
-    type=click.IntRange(min=1),
-    help="Cut vectors to this width and normalise them again.",
-)
+@input_type_option
+@dimensions_option
 @head_option
 @truncate_option
 @model_options
@@ -250,6 +237,35 @@ def multivector(model: str, texts: tuple[str, ...], **options: Any) -> None:
     from onepass.shell import ask
 
     ask.multivector(model, chosen(ModelSettings, options), texts, options)
+
+
+@cli.command()
+@click.argument("model")
+@click.argument("texts", nargs=-1)
+@input_options
+@output_option
+@input_type_option
+@top_k_option(None, "Most weights of a text. [default: as the model says]")
+@click.option(
+    "--threshold",
+    metavar="NUMBER",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Leave out weights up to this.",
+)
+@prompt_option
+@head_option
+@truncate_option
+@model_options
+def sparse(model: str, texts: tuple[str, ...], **options: Any) -> None:
+    """Weigh the tokens of a vocabulary for texts.
+
+    Writes {"index", "weights": [{"token", "id", "weight"}, ...]} for each, largest weight first.
+    """
+    from onepass.shell import ask
+
+    ask.sparse(model, chosen(ModelSettings, options), texts, options)
 
 
 @cli.command()

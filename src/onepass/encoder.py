@@ -22,6 +22,7 @@ from onepass.engines.batch import Floats
 from onepass.engines.native import compute_threads
 from onepass.errors import BadSetting
 from onepass.model.checkpoint import load_checkpoint
+from onepass.model.sparse_modules import TokenTable
 from onepass.schedule.device import Device
 from onepass.schedule.job import Job, Served
 from onepass.schedule.pieces import Truncate
@@ -36,6 +37,7 @@ from onepass.tasks.multivector import max_similarity, multivector
 from onepass.tasks.rerank import Ranking, rerank
 from onepass.tasks.run import run
 from onepass.tasks.similarity import similarity
+from onepass.tasks.sparse import sparse
 from onepass.tasks.tag import tag
 
 log = logging.getLogger("onepass")
@@ -126,7 +128,8 @@ class Encoder:
         self.device, owned = _device(device, cores)
         self._name = f"{self.checkpoint.name}#{next(_numbers)}"
         self.device.register(self._name, self.engine, self.checkpoint.max_length)
-        self._served = Served(self._name, self.checkpoint, self.tokenizer, self.device)
+        queries = None if loaded.table is None else _table_tokenizer(loaded.table)
+        self._served = Served(self._name, self.checkpoint, self.tokenizer, self.device, queries)
         self._release = weakref.finalize(self, _release, self.device, self._name, owned)
         self.load_seconds = time.monotonic() - started
 
@@ -186,6 +189,7 @@ class Encoder:
     tag, atag = each(tag)
     log_probs, alog_probs = each(log_probs)
     run, arun = each(run)
+    sparse, asparse = each(sparse)
     multivector, amultivector = each(multivector)
 
     def max_similarity(self, query: Floats, documents: Sequence[Floats]) -> list[float]:
@@ -293,6 +297,10 @@ def _release(device: Device, name: str, owned: bool) -> None:
     device.unregister(name)
     if owned:
         device.close()
+
+
+def _table_tokenizer(table: TokenTable) -> Tokenizer:
+    return Tokenizer(table.tokenizer, vocabulary=len(table.weights), max_length=table.max_length)
 
 
 def _device(device: str | Device, cores: int | None) -> tuple[Device, bool]:

@@ -100,6 +100,17 @@ class RowOutput:
     values: Floats
     ids: Ints | None = None
 
+    def strongest(self, top: int | None, above: float) -> RowOutput:
+        """Of values [m, 1] that belong to ids those above `above` in size, largest first, at most `top`.
+
+        Of equal ones the first come first; what is not a number is kept.
+        """
+        assert self.ids is not None
+        sizes = np.abs(self.values[:, 0])
+        kept = np.flatnonzero(~(sizes <= np.float64(above)))
+        order = kept[np.argsort(-sizes[kept], kind="stable")][:top]
+        return RowOutput(self.values[order], self.ids[order])
+
 
 class Engine(Protocol):
     """Runs one encoder. Re-entrant; `cores` is how many of the process's compute threads the call may use."""

@@ -24,10 +24,11 @@ from onepass.model.llm2vec import read_llm2vec
 from onepass.model.multivector import LATE, MultiVector, fitted, read_multivector
 from onepass.model.own_heads import read_heads, tensors_of
 from onepass.model.sentence_transformers import Modules, read_modules
+from onepass.model.sparse_modules import SPLADE, TokenTable, over_scores, read_table
 from onepass.model.spec import EncoderSpec
 from onepass.model.stanford import read_stanford, stanford_head
 from onepass.model.tensor_files import StoredTensor, open_tensors
-from onepass.model.tokenizer_files import TokenizerFiles, read_tokenizer
+from onepass.model.tokenizer_files import NO_LIMIT, TokenizerFiles, read_tokenizer
 from onepass.model.weights import Weights, check, gather, has_all, head_width, without_prefix
 
 __all__ = ["Checkpoint", "TokenizerFiles", "load_checkpoint"]
@@ -43,6 +44,8 @@ class Checkpoint:
     prompts: text put before inputs, by name.  default_prompt: a name in prompts, or None.
     multivector: how texts become the rows of a multivector head, and which of their tokens have vectors; None where
     there is no such head.
+    table: what reads queries for sparse vectors instead of the trunk, or None.  most_weights: of a sparse vector, where
+    the checkpoint limits them.
     notes: choices made while loading that a user may want to know, a sentence each.
     """
 
@@ -59,6 +62,8 @@ class Checkpoint:
     default_prompt: str | None
     widths: Mapping[str, int]
     multivector: MultiVector | None = None
+    table: TokenTable | None = None
+    most_weights: int | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -83,14 +88,9 @@ def load_checkpoint(
     config = _config(folder).changed({} if modules is None else modules.changes)
     family = family_of(config)
     spec = family.spec(config)
-    tokenizer = read_tokenizer(
-        folder,
-        config,
-        types=family.types and spec.embed.types > 1,
-        pad_id=config.integer("pad_token_id", family.pad_id),
-        lower=modules is not None and modules.lower,
-        notes=notes,
-    )
+    types, pad_id = family.types and spec.embed.types > 1, config.integer("pad_token_id", family.pad_id)
+    lower = modules is not None and modules.lower
+    tokenizer = read_tokenizer(folder, config, types=types, pad_id=pad_id, lower=lower, notes=notes)
     saved = Config.read_if_there(path / "config_sentence_transformers.json", "config_sentence_transformers.json")
     stored = without_prefix(open_tensors(folder), family.prefixes)
     own = read_heads(path)
@@ -125,6 +125,8 @@ def load_checkpoint(
         default_prompt=default_prompt,
         widths=MappingProxyType({name: head_width(head, spec.width, weights) for name, head in heads.items()}),
         multivector=compared,
+        table=None if modules is None or modules.table is None else read_table(path, modules.table, config, notes),
+        most_weights=saved.integer("max_active_dims", 0, least=1) if saved.get("max_active_dims") else None,
         notes=tuple(notes),
     )
 
@@ -157,16 +159,12 @@ def _heads(
 ) -> tuple[list[HeadSpec], dict[str, NDArray[np.float32]], Tensors]:
     """The heads, their tensors from module folders, and where in the model's own files the others come from.
 
-    A language model's own head comes first; "embed" beside it needs no tensors.
+    A language model's own head comes first; "embed", which comes last, needs no tensors.
     """
-    saved.only("model_type", "SentenceTransformer", "CrossEncoder", *LATE)
-    if modules is not None and modules.head is not None:
-        if isinstance(reason := family.heads.get("embed"), str):
-            raise UnsupportedOption(f"modules.json makes a {family.model_type} model an embedder: {reason}")
-        return [_truncated(modules.head, saved)], modules.tensors, {}
+    saved.only("model_type", "SentenceTransformer", "CrossEncoder", "SparseEncoder", *LATE)
     architecture = _architecture(config)
-    if modules is not None and modules.scored is not None:
-        return _scored_head(architecture, config, family, saved, notes)
+    if modules is not None and (modules.head is not None or modules.scored is not None):
+        return _module_heads(modules, architecture, config, family, saved, notes)
     name = next((name for end, name in HEADS.items() if architecture.endswith(end)), None)
     reader = stanford_head if name == "multivector" else family.heads.get(name or "")
     if isinstance(reader, str):
@@ -180,7 +178,8 @@ def _heads(
                 head = replace(head, finish=finish_of(config, saved, len(labels), notes))
         if not architecture.endswith(TRUNKS):
             return [head], {}, tensors
-        return [head, _plain_embed(config, saved, notes)], {}, tensors
+        sparse = [over_scores(SPLADE, head)] if name == "fill" else []
+        return [head, *sparse, _plain_embed(config, saved, notes)], {}, tensors
     if architecture.endswith(TRUNKS):
         return [_plain_embed(config, saved, notes)], {}, {}
     served = ", ".join(end for end, name in HEADS.items() if callable(family.heads.get(name)))
@@ -197,13 +196,24 @@ def _with_weights(
     if len(planned) == 1 or has_all(stored, names):
         return planned, names
     notes.append(f"The file has no weights for the head {planned[0].kind!r} of its architecture; it is left out.")
-    return planned[1:], {}
+    return planned[-1:], {}
 
 
-def _scored_head(
-    architecture: str, config: Config, family: Family, saved: Config, notes: list[str]
+def _module_heads(
+    modules: Modules, architecture: str, config: Config, family: Family, saved: Config, notes: list[str]
 ) -> tuple[list[HeadSpec], dict[str, NDArray[np.float32]], Tensors]:
-    """A language model that reranks by what it says next, before _logit_score reads its matrix."""
+    """What modules.json makes of the trunk, or of a language model's own head."""
+    if modules.head is not None and modules.task == "fill-mask":
+        reader = family.heads.get("fill")
+        if reader is None or isinstance(reader, str):
+            raise UnsupportedOption(f"modules.json needs scores for masked tokens, which {family.model_type} has not")
+        fill, tensors = reader(config)
+        return [over_scores(modules.head, fill)], {}, tensors
+    if modules.head is not None:
+        if isinstance(reason := family.heads.get("embed"), str):
+            raise UnsupportedOption(f"modules.json makes a {family.model_type} model an embedder: {reason}")
+        return [_truncated(modules.head, saved)], modules.tensors, {}
+    # a language model that reranks by what it says next, before _logit_score reads its matrix
     reader = family.heads.get("next")
     if not architecture.endswith(("ForCausalLM", "LMHeadModel")) or reader is None or isinstance(reader, str):
         raise UnsupportedOption(
@@ -286,7 +296,6 @@ def _compared(
     return fitted(COMPARED if late == [COLBERT] else MultiVector(), spec, limit, asked)
 
 
-NO_LIMIT = 10**30  # as transformers writes it
 USUAL_LENGTH = 512  # where neither positions nor any file limit a row
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from onepass.errors import BadCheckpoint, UnsupportedOption
 from onepass.model.config import Config, read_json
 from onepass.model.heads import L2, Activation, HeadSpec, Linear, Norm, Pool, PoolKind, Step
 from onepass.model.multivector import Said, is_multivector, normalises, said_by_modules
+from onepass.model.sparse_modules import ROUTERS, inside, routes, splade
 from onepass.model.spec import ActivationKind, NormSpec
 from onepass.model.tensor_files import open_tensors
 from onepass.model.weights import gather
@@ -46,6 +47,9 @@ TORCH: dict[str, ActivationKind | None] = {
     "SiLU": "silu",
     "Sigmoid": "sigmoid",
 }
+TRANSFORMERS = {"Transformer": "feature-extraction", "MLMTransformer": "fill-mask"}
+"""What a module that runs a model is loaded for."""
+
 TRANSFORMER_CONFIGS = tuple(
     f"sentence_{name}_config.json"
     for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
@@ -59,7 +63,8 @@ class Modules:
     """What modules.json says.
 
     trunk: the folder of config.json, relative to the checkpoint's.  task: what the Transformer module is loaded for.
-    head: None where nothing pools (a CrossEncoder).  tensors: the head's, by the names its steps use.
+    head: None where nothing pools (a CrossEncoder); of a SparseEncoder what follows the scores of the model's own head.
+    tensors: the head's, by the names its steps use.  table: the folder of what reads queries instead of the trunk.
     scored: of a language model that reranks, the token whose score counts, and one whose score is taken off.
     late: of a late-interaction model, what is said of queries and documents.
     changes: to the trunk's config.json.  text_only: neither a prompt nor special tokens before a text are pooled.
@@ -75,6 +80,7 @@ class Modules:
     late: Said | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
     text_only: bool = False
+    table: str | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
     tensors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
@@ -84,22 +90,39 @@ def read_modules(folder: Path, notes: list[str]) -> Modules | None:
     """None where the folder has no modules.json. Raises BadCheckpoint, and UnsupportedOption for a module by name."""
     if not (folder / "modules.json").is_file():
         return None
-    listed = _listed(folder)
-    if not listed or listed[0][0] != "Transformer":
+    listed, table = _listed(folder), None
+    if listed and listed[0][0] in ROUTERS:
+        document, table = routes(folder, listed[0][1])
+        listed[:1] = document
+    if not listed or listed[0][0] not in TRANSFORMERS:
         first = listed[0][0] if listed else "nothing"
         raise UnsupportedOption(f"modules.json begins with {first}; only a Transformer module can come first")
     said = _transformer_config(folder, listed[0][1])
-    modules = _transformer(said, listed[0][1])
+    modules = _transformer(said, listed[0][1], TRANSFORMERS[listed[0][0]])
+    names = [name for name, _ in listed]
+    if modules.task == "fill-mask" or "SpladePooling" in names or table is not None:
+        said.only("query_expansion")
+        return _sparse(folder, modules, listed, table)
     saved = Config.read_if_there(folder / "config_sentence_transformers.json", "config_sentence_transformers.json")
     if is_multivector(saved):
         return _late(folder, modules, listed, saved, said, notes)
     said.only("query_expansion")
-    if len(listed) == 1:
-        return modules
-    if listed[1][0] == "LogitScore" and len(listed) == 2:
+    if names[1:] == ["LogitScore"]:
         modules.scored = _scored(_config(folder, listed[1][1]))
-        return modules
-    modules.head = _head("embed", folder, listed[1:], modules.tensors, notes)
+    elif len(listed) > 1:
+        modules.head = _head("embed", folder, listed[1:], modules.tensors, notes)
+    return modules
+
+
+def _sparse(folder: Path, modules: Modules, listed: list[tuple[str, str]], table: str | None) -> Modules:
+    """Weights of vocabulary tokens."""
+    names = [name for name, _ in listed]
+    if modules.task != "fill-mask" or names[1:] != ["SpladePooling"]:
+        raise UnsupportedOption(
+            f"modules.json chains {', '.join(names)} for {modules.task}; of sparse encoders only a masked language "
+            "model with SpladePooling is implemented"
+        )
+    modules.head, modules.table = splade(_config(folder, listed[1][1])), table
     return modules
 
 
@@ -162,10 +185,7 @@ def _listed(folder: Path) -> list[tuple[str, str]]:
     listed = []
     for entry in entries:
         module = Config(entry, "modules.json")
-        path = module.text("path", "")
-        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-            raise BadCheckpoint(f"modules.json points outside the checkpoint with the path {path!r}")
-        listed.append((module.text("type", "").rpartition(".")[2], path))
+        listed.append((module.text("type", "").rpartition(".")[2], inside(module.text("path", ""), "modules.json")))
     return listed
 
 
@@ -174,15 +194,16 @@ def _transformer_config(folder: Path, path: str) -> Config:
     return Config.read_if_there(folder / path / name, name)
 
 
-def _transformer(config: Config, path: str) -> Modules:
-    config.only("transformer_task", "feature-extraction", "sequence-classification", "text-generation")
+def _transformer(config: Config, path: str, task: str) -> Modules:
+    """task: what the module is loaded for where its file does not say."""
+    config.only("transformer_task", "feature-extraction", "sequence-classification", "text-generation", "fill-mask")
     if isinstance(inputs := config.get("modality_config"), dict) and "message" in inputs:
         raise UnsupportedOption(
             f"{config.source} puts texts into a chat template, which is not run here; save the model without it"
         )
     return Modules(
         trunk=path,
-        task=config.text("transformer_task", "feature-extraction"),
+        task=config.text("transformer_task", task),
         max_length=None if config.get("max_seq_length") is None else config.integer("max_seq_length", 0, least=1),
         lower=config.flag("do_lower_case", False),
     )

@@ -24,6 +24,9 @@ DRIFTED = {"AlbertTokenizer", "DebertaV2Tokenizer", "MBartTokenizer"}
 TYPES_DROPPED = {"AlbertTokenizer", "RemBertTokenizer"}
 """Token types of these went missing in transformers 5."""
 
+NO_LIMIT = 10**30
+"""A `model_max_length` that is none, as transformers writes it."""
+
 SPECIAL = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 MORE_SPECIAL = ("additional_special_tokens", "extra_special_tokens")
 MASKS = ("[MASK]", "<mask>")

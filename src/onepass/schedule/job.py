@@ -61,12 +61,16 @@ AsksOf = Callable[[Encoded], tuple[Ask, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A loaded model as jobs see it: its name on the device, its tokenizer, the device."""
+    """A loaded model as jobs see it: its name on the device, its tokenizer, the device.
+
+    queries: what makes tokens of queries that a table weighs, where the checkpoint has one.
+    """
 
     model: str
     checkpoint: Checkpoint
     tokenizer: Tokenizer
     device: Device
+    queries: Tokenizer | None = None
 
 
 class Job:
@@ -115,6 +119,15 @@ class Job:
             rows[encoded.input].append(Answered(encoded, outputs))
         return rows
 
+    async def encoded(self, inputs: Iterable[Input], tokenizer: Tokenizer, options: EncodeOptions) -> list[Encoded]:
+        """The rows that `tokenizer` makes, one per input, for a task that computes nothing of them; they take no room.
+
+        Counted and refused as by `run`.
+        """
+        assert options.overlap is None, "an input may become several rows"
+        self._run = _Run(self, lambda _: (), options, keep=True, tokenizer=tokenizer)
+        return await self._run.rows_alone(inputs)
+
     async def off_loop(self, work: Callable[[], T]) -> T:
         """What `work` gives, done in a tokenising thread when its turn comes."""
         device = self.served.device
@@ -134,10 +147,13 @@ class Job:
 class _Run:
     """The rows of one `Job.run`: sent to the device chunk by chunk, gathered as they come back."""
 
-    def __init__(self, job: Job, asks: AsksOf, options: EncodeOptions, *, keep: bool) -> None:
-        """keep: the encoded rows, for whoever needs them beside the outputs."""
+    def __init__(
+        self, job: Job, asks: AsksOf, options: EncodeOptions, *, keep: bool, tokenizer: Tokenizer | None = None
+    ) -> None:
+        """keep: the encoded rows, for whoever needs them beside the outputs.  tokenizer: another than the model's."""
         self.loop = asyncio.get_running_loop()
         self.job, self.served, self.wait, self.usage = job, job.served, job.wait, job.usage
+        self.tokenizer = tokenizer or job.served.tokenizer
         self.asks, self.options, self.keep = asks, options, keep
         self.request = next(_numbers)
         self.flow = Flow()
@@ -162,8 +178,7 @@ class _Run:
                 self.held = room
             async for chunk in self._chunks(inputs):
                 await self._send(chunk)
-            if not self.sent:
-                raise EmptyInput("the input is an empty list; send at least one text")
+            self._check_some()
             self.expected = self.sent
             self._check_done()
             await self.done
@@ -174,6 +189,12 @@ class _Run:
             self.done.cancel()
             device.detach(self.request)
             device.admission.release(self.held)
+
+    async def rows_alone(self, inputs: Iterable[Input]) -> list[Encoded]:
+        async for chunk in self._chunks(inputs):
+            self._count(chunk, [row for row, _ in await self._encode(chunk)])
+        self._check_some()
+        return self.encoded
 
     def outputs_in_order(self) -> list[tuple[RowOutput, ...]]:
         return [self.outputs[index] for index in range(len(self.outputs))]
@@ -201,25 +222,28 @@ class _Run:
             Row(self.served.model, self.request, self.sent + index, one.ids, one.types, asks, one.visible, one.skip)
             for index, (one, asks) in enumerate(encoded)
         ]
-        lengths = [len(row) for row in rows]
-        tokens = sum(lengths)
+        tokens = sum(map(len, rows))
         device.admission.release(room - tokens)  # settled: from here on the device gives the room back
         self.held -= room
-        self.usage.tokens += tokens
-        self.usage.lengths.extend(lengths)
-        self.usage.truncated += sum(one.cut for one, _ in encoded)
-        self.usage.windows += len(rows) - len(chunk)
-        if self.keep:
-            self.encoded += [one for one, _ in encoded]
-        self.usage.characters += sum(map(_characters, chunk))
         self.first_sent = self.first_sent or time.monotonic()
+        self._count(chunk, [one for one, _ in encoded])
+        device.submit(self.flow, rows)
+
+    def _count(self, chunk: list[Input], rows: list[Encoded]) -> None:
+        lengths = [len(row.ids) for row in rows]
+        self.usage.tokens += sum(lengths)
+        self.usage.lengths.extend(lengths)
+        self.usage.truncated += sum(row.cut for row in rows)
+        self.usage.windows += len(rows) - len(chunk)
+        self.usage.characters += sum(map(_characters, chunk))
         self.inputs += len(chunk)
         self.sent += len(rows)
-        device.submit(self.flow, rows)
+        if self.keep:
+            self.encoded += rows
 
     async def _encode(self, chunk: list[Input]) -> list[tuple[Encoded, tuple[Ask, ...]]]:
         def encode() -> list[tuple[Encoded, tuple[Ask, ...]]]:
-            rows = self.served.tokenizer.encode(chunk, self.options, first=self.inputs, known=self.known)
+            rows = self.tokenizer.encode(chunk, self.options, first=self.inputs, known=self.known)
             return [(row, self.asks(row)) for row in rows]
 
         started = time.monotonic()
@@ -231,7 +255,7 @@ class _Run:
         return encoded
 
     def _room(self, inputs: Iterable[Input]) -> int:
-        tokenizer, extra = self.served.tokenizer, 4 * len(self.options.prompt)
+        tokenizer, extra = self.tokenizer, 4 * len(self.options.prompt)
         if self.options.overlap is not None:
             return sum(tokenizer.estimate_windows(item, self.options) + extra for item in inputs)
         extra += len(self.options.before) + len(self.options.after)
@@ -251,6 +275,10 @@ class _Run:
             assert result.outputs is not None
             self.outputs[result.row.index] = result.outputs
         return self._check_done()
+
+    def _check_some(self) -> None:
+        if not self.sent:
+            raise EmptyInput("the input is an empty list; send at least one text")
 
     def fail(self, error: Exception) -> None:
         if not self.done.done():

@@ -69,7 +69,9 @@ def _joined(numbers: Iterable[Iterable[int]]) -> Ints:
 
 
 def _chosen(output: Output, place: int, ask: Ask) -> RowOutput:
-    """The part of an output that answers one ask: all of a row's columns, or those chosen."""
+    """The part of an output that answers one ask: all of a row, or the columns or ids chosen."""
+    if ask.above is not None:
+        return output.copied(place).strongest(ask.top, ask.above)
     if ask.columns is None and ask.top is None:
         return output.copied(place)
     values = output.row(place)

@@ -14,6 +14,7 @@ class Ask:
 
     columns: of the finished values only these.  top: of each output row only the so many largest, best first.
     With either, `RowOutput.ids` says which columns the values stood in.
+    above: of values that belong to vocabulary ids only those above it in size, largest first, at most `top`.
     """
 
     head: str
@@ -24,6 +25,7 @@ class Ask:
     targets: tuple[int, ...] | None = None
     columns: tuple[int, ...] | None = None
     top: int | None = None
+    above: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

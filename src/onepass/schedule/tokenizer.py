@@ -188,6 +188,10 @@ class Tokenizer:
         assert token is not None, f"token id {id} was not made by this tokenizer"
         return token
 
+    def spellings(self, ids: Sequence[int]) -> list[str | None]:
+        """None for an id that no token has: some vocabulary matrices have more rows than there are tokens."""
+        return [self._library.id_to_token(id) for id in ids]
+
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Raises TokenOutOfRange."""
         self._check_range(ids, 0)
@@ -197,10 +201,6 @@ class Tokenizer:
         """How many special tokens stand before a text, or a pair, and behind it."""
         slots = [place for place, part in enumerate(self._templates[pair]) if part.slot >= 0]
         return slots[0], len(self._templates[pair]) - 1 - slots[-1]
-
-    def token(self, id: int) -> str:
-        """As the vocabulary spells it."""
-        return str(self._library.id_to_token(id))
 
     def first_token(self, word: str) -> int | None:
         """The id of the token that is spelt `word`, or of the first into which it falls; None for no token at all.

@@ -31,6 +31,8 @@ from onepass.tasks.multivector import multivector as multivector_task
 from onepass.tasks.rerank import rerank as rerank_task
 from onepass.tasks.run import plain as plain_answers
 from onepass.tasks.run import run as run_task
+from onepass.tasks.sparse import TokenWeight
+from onepass.tasks.sparse import sparse as sparse_task
 from onepass.tasks.tag import tag as tag_task
 
 Options = Mapping[str, Any]
@@ -86,6 +88,16 @@ def run_heads(model: str, settings: ModelSettings, texts: Sequence[str], options
 def multivector(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
     chosen = {name: options[name] for name in ("input_type", "dimensions", "head")}
     lines(model, settings, texts, options, partial(multivector_task, truncate=truncate(options), **chosen), "vectors")
+
+
+def sparse(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
+    names = ("input_type", "top_k", "threshold", "prompt", "head")
+    chosen = {name: options[name] for name in names}
+
+    async def task(job: Job, chunk: list[Any]) -> list[list[TokenWeight]]:
+        return [[*vector] for vector in await sparse_task(job, chunk, truncate=truncate(options), **chosen)]
+
+    lines(model, settings, texts, options, task, "weights")
 
 
 def answer(model: str, settings: ModelSettings, question: str, contexts: Sequence[str], options: Options) -> None:

@@ -74,12 +74,31 @@ pair_option = click.option(
     "--pair-column", metavar="NAME", help="Column or key that holds the second text of each pair."
 )
 
+prompt_option = click.option("--prompt", metavar="NAME", help="Prompt of the model to put before each text.")
+
+input_type_option = click.option(
+    "--input-type",
+    type=click.Choice(["document", "query"]),
+    default="document",
+    show_default=True,
+    help="What the texts are.",
+)
+
+dimensions_option = click.option(
+    "--dimensions",
+    metavar="INTEGER",
+    type=click.IntRange(min=1),
+    help="Cut vectors to this width and normalise them again.",
+)
+
 raw_scores_option = click.option("--raw-scores", is_flag=True, help="Scores as the last layer gives them.")
 
 
-def top_k_option(default: int, help: str) -> Callable[[Command], Command]:
+def top_k_option(default: int | None, help: str) -> Callable[[Command], Command]:
     at_least_1 = click.IntRange(min=1)
-    return click.option("--top-k", metavar="INTEGER", type=at_least_1, default=default, show_default=True, help=help)
+    return click.option(
+        "--top-k", metavar="INTEGER", type=at_least_1, default=default, show_default=default is not None, help=help
+    )
 
 
 window_options = stack(

@@ -70,7 +70,7 @@ def filling(
     if top_k < 1:
         raise InvalidInput(f"top_k is {top_k}; ask for at least 1")
     columns = None if candidates is None else _ids(tokenizer, candidates)
-    name = tokenizer.token(mask)
+    name = tokenizer.spelling(mask)
 
     def ask(text: str, row: Encoded) -> Ask:
         masks = tuple(index for index, id in enumerate(row.ids) if id == mask)
@@ -100,7 +100,7 @@ def _ids(tokenizer: Tokenizer, candidates: Sequence[str]) -> tuple[int, ...]:
         if id is None:
             log.warning("candidate %r gives no token; it is left out", word)
             continue
-        if (spelt := tokenizer.token(id)) != word:
+        if (spelt := tokenizer.spelling(id)) != word:
             log.warning("candidate %r is no token; %r stands for it", word, spelt)
         ids[id] = None
     if not ids:

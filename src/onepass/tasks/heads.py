@@ -44,7 +44,7 @@ def tasks_of(checkpoint: Checkpoint) -> list[str]:
     if "classify" in kinds:
         tasks += ["classify"]
         tasks += ["rerank"] if any(map(is_reranker, heads)) else []
-    tasks += [task for task in ("fill", "tag", "answer", "multivector") if task in kinds]
+    tasks += [task for task in ("sparse", "multivector", "fill", "tag", "answer") if task in kinds]
     if {"fill", "next"} & kinds:
         tasks += ["log_probs", "classify"]  # with labels of the caller's own
     return list(dict.fromkeys(tasks))

@@ -68,7 +68,7 @@ async def worded(
 def _masked(tokenizer: Tokenizer, labels: Sequence[str], template: str | None) -> Prompt:
     if tokenizer.mask_id is None:
         raise WrongTask("this model cannot score labels of yours: its tokenizer names no mask token")
-    mask = tokenizer.token(tokenizer.mask_id)
+    mask = tokenizer.spelling(tokenizer.mask_id)
     before, after = around_slot(MASKED.format(mask=mask) if template is None else template)
     if (count := (before + after).count(mask)) != 1:
         raise InvalidInput(f"template {template!r} holds {count} masks; this model needs one {mask} in it")
@@ -121,8 +121,8 @@ def _first(tokenizer: Tokenizer, labels: Sequence[str], words: Sequence[tuple[in
             raise InvalidInput(f"label {label!r} gives no token of this model's vocabulary; choose another word")
         if ids[0] in seen:
             raise InvalidInput(
-                f"labels {seen[ids[0]]!r} and {label!r} begin with the same token {tokenizer.token(ids[0])!r}, which "
-                "is all that is scored; choose words that differ there"
+                f"labels {seen[ids[0]]!r} and {label!r} begin with the same token {tokenizer.spelling(ids[0])!r}, "
+                "which is all that is scored; choose words that differ there"
             )
         seen[ids[0]] = label
     return tuple(seen)

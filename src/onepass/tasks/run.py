@@ -17,6 +17,7 @@ from onepass.tasks.labels import labelled
 from onepass.tasks.log_probs import following
 from onepass.tasks.multivector import beside_others
 from onepass.tasks.reading import Reading, read_all
+from onepass.tasks.sparse import weighing
 from onepass.tasks.tag import tagging
 from onepass.tasks.texts import strings
 
@@ -24,11 +25,14 @@ READINGS: Mapping[str, Callable[[Job, str, HeadSpec], Reading[Any]]] = {
     "embed": embedding,
     "classify": labelling,
     "tag": tagging,
+    "sparse": weighing,
     "fill": filling,
     "next": following,
     "multivector": beside_others,
 }
 """By a head's kind, what its own task asks and answers where no option is given."""
+
+PLAIN: Mapping[str, Callable[[Any], Any]] = {"classify": labelled, "sparse": list}
 
 
 async def run(
@@ -37,8 +41,8 @@ async def run(
     """For each text what each head's own task gives for it, by the head's name, in the order asked.
 
     embed: float32 [width].  classify: (label, score) pairs, best first.  tag: entities.  fill: fillings of each mask.
-    next: log-probabilities of the tokens.  multivector: float32 [tokens, width], as of documents. Heads over pairs of
-    texts (answer, relevance, inference) are refused.
+    sparse: weights of tokens.  next: log-probabilities of the tokens.  multivector: float32 [tokens, width], as of
+    documents. Heads over pairs of texts (answer, relevance, inference) are refused.
     prompt: as `embed` takes it, read by all heads; a default prompt must be named, or refused with "", unless all
     heads embed.
     truncate: the side on which over-long texts are cut for all heads; None refuses them. There are no windows here.
@@ -61,8 +65,8 @@ async def run(
 
 
 def plain(answers: dict[str, Any], heads: Mapping[str, HeadSpec]) -> dict[str, Any]:
-    """What `run` gives for a text, with labels as objects, as JSON has them."""
-    return {name: labelled(answer) if heads[name].kind == "classify" else answer for name, answer in answers.items()}
+    """What `run` gives for a text, with labels and weights as objects, as JSON has them."""
+    return {name: PLAIN.get(heads[name].kind, lambda same: same)(answer) for name, answer in answers.items()}
 
 
 def _checked_names(heads: Sequence[str]) -> Sequence[str]:

@@ -1,7 +1,18 @@
 """onepass's own format: each task at /onepass/v1/<task>, its arguments by the names they have in Python."""
 
-from onepass.server.native import answer, classify, embed, fill, log_probs, multivector, rerank, run, similarity, tag
-
-OPERATIONS = tuple(
-    task.OPERATION for task in (embed, similarity, rerank, classify, tag, fill, answer, log_probs, multivector, run)
+from onepass.server.native import (
+    answer,
+    classify,
+    embed,
+    fill,
+    log_probs,
+    multivector,
+    rerank,
+    run,
+    similarity,
+    sparse,
+    tag,
 )
+
+TASKS = (embed, similarity, rerank, classify, tag, fill, answer, log_probs, sparse, multivector, run)
+OPERATIONS = tuple(task.OPERATION for task in TASKS)

@@ -58,14 +58,16 @@ class Failure(msgspec.Struct):
     error: Problem
 
 
-def results(call: Call, rows: Sequence[Any] | NDArray[Any], *, step: int = 256) -> Answer:
-    """step: rows per piece, as for `listing`."""
+def results(
+    call: Call, rows: Sequence[Any] | NDArray[Any], *, step: int = 256, shown: Callable[[Any], Any] | None = None
+) -> Answer:
+    """step: rows per piece, as for `listing`.  shown: what is written of a row."""
     assert call.job is not None
     usage = call.job.usage
     used = Used(usage.tokens, usage.truncated, usage.windows)
     return listing(
         len(rows),
-        lambda start, stop: rows[start:stop],
+        lambda start, stop: rows[start:stop] if shown is None else list(map(shown, rows[start:stop])),
         step=step,
         before=b'{"model":' + dumps(call.model) + b',"results":[',
         after=b'],"usage":' + msgspec.json.encode(used) + b"}",
