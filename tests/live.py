@@ -38,10 +38,10 @@ class Live:
 
 
 @functools.cache
-def load(*models: tuple[str, Path], queue_tokens: int = 8_388_608) -> dict[str, Encoder]:
+def load(*models: tuple[str, Path], queue_tokens: int = 8_388_608, dtype: str = "auto") -> dict[str, Encoder]:
     """(name, path) pairs as encoders on a device of their own, loaded once per session."""
     device = Device(2, queue_tokens)
-    return {name: Encoder(path, device=device) for name, path in models}
+    return {name: Encoder(path, device=device, dtype=dtype) for name, path in models}
 
 
 @contextlib.contextmanager

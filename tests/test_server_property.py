@@ -93,6 +93,36 @@ NATIVE: dict[str, dict[str, st.SearchStrategy[Any]]] = {
 }
 RIGHT |= {form.ROOT + task: fields for task, fields in NATIVE.items()}
 RIGHT |= {"/": RIGHT["/embed"], "/embeddings": RIGHT["/v1/embeddings"]}
+parameters = st.fixed_dictionaries(
+    {},
+    optional={
+        "top_k": numbers,
+        "function_to_apply": st.sampled_from(["softmax", "none"]) | texts,
+        "aggregation_strategy": st.sampled_from([*AGGREGATIONS, "sum"]),
+        "stride": numbers,
+        "max_seq_len": numbers,
+        "max_question_len": numbers,
+        "max_answer_len": numbers,
+        "hypothesis_template": st.sampled_from(["{}", "a {}"]) | texts,
+    },
+)
+labelled = parameters.flatmap(
+    lambda given: st.lists(words, max_size=3).map(lambda labels: {**given, "candidate_labels": labels})
+)
+question = st.fixed_dictionaries({"question": words, "context": long_words})
+HUGGING_FACE: dict[str, dict[str, st.SearchStrategy[Any]]] = {
+    "/models/embedder": {"inputs": words | st.lists(words, max_size=3)},
+    "/models/classifier": {"inputs": words | st.lists(words, max_size=3), "parameters": parameters},
+    "/models/entailer/pipeline/zero-shot-classification": {"inputs": words, "parameters": labelled},
+    "/pipeline/token-classification/tagger": {"inputs": long_words, "parameters": parameters},
+    "/models/filler": {"inputs": masked | st.lists(masked, max_size=2), "parameters": parameters},
+    "/models/answerer": {"inputs": question, "parameters": parameters},
+    "/models/reranker": {"query": words, "texts": st.lists(words, max_size=3)},
+}
+RIGHT |= HUGGING_FACE
+POST += [*HUGGING_FACE, "/models/a/pipeline/b", "/predict_tokens"]
+RIGHT["/models/a/pipeline/b"] = {"inputs": words}
+RIGHT["/predict_tokens"] = {"model": st.just("tagger"), "inputs": st.lists(words | st.tuples(words), max_size=3)}
 OPTIONAL: dict[str, st.SearchStrategy[Any]] = {
     "dimensions": st.integers(1, 32) | numbers | st.none(),
     "top_n": st.integers(1, 4) | numbers | st.none(),
@@ -105,7 +135,8 @@ OPTIONAL: dict[str, st.SearchStrategy[Any]] = {
     "add_special_tokens": st.booleans(),
     "prompt_name": st.none() | texts,
     "rank_fields": st.just(["text"]) | st.lists(texts, max_size=2),
-    "parameters": st.fixed_dictionaries({}, optional={"top_k": numbers, "function_to_apply": texts}) | st.none(),
+    "aggregation_strategy": st.sampled_from([*AGGREGATIONS, "sum"]),
+    "parameters": parameters | st.none(),
 }
 for option in ("window", "overlap", "top_k", "answer_tokens"):
     OPTIONAL[option] = st.integers(1, 64) | numbers | st.none()

@@ -8,7 +8,7 @@ import functools
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from onepass.encoder import Encoder
 from onepass.errors import OnepassError, Overloaded, Unavailable
-from onepass.server import cohere_jina, native, ollama, openai, tei
+from onepass.server import bei, cohere_jina, hugging_face, native, ollama, openai, tei
 from onepass.server.answer import Answer, dumps, stages, timings
 from onepass.server.body import parse, read_body
 from onepass.server.openapi import document, page
@@ -66,12 +66,15 @@ FAILURES = {
 LAG_EVERY = 0.1
 PATIENCE = 0.1  # seconds after which a call looks whether its client is still there; most are answered by then
 OPERATIONS = (
+    *bei.OPERATIONS,
+    *hugging_face.OPERATIONS,
     *tei.OPERATIONS,
     *openai.OPERATIONS,
     *cohere_jina.OPERATIONS,
     *ollama.OPERATIONS,
     *native.OPERATIONS,
 )
+FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 log = logging.getLogger("onepass.http")
 
@@ -95,10 +98,10 @@ def app_for(service: Service) -> ASGIApp:
         yield
         watch.cancel()
 
-    endpoints = {operation.path: Endpoint(service, operation) for operation in OPERATIONS}
-    refused = [Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()]  # other methods
+    endpoints = {path: Endpoint(service, operations) for path, operations in by_path(OPERATIONS).items()}
+    posted_to = [Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()]
     pages = Starlette(
-        routes=routes(service) + refused, lifespan=lifespan, exception_handlers={HTTPException: no_such_route}
+        routes=routes(service) + posted_to, lifespan=lifespan, exception_handlers={HTTPException: no_such_route}
     )
     pages.router.redirect_slashes = False
 
@@ -122,6 +125,8 @@ def routes(service: Service) -> list[Route]:
         *(get(path, lambda request: Answer(paper)) for path in ("/openapi.json", "/api-doc/openapi.json")),
         get("/docs", lambda request: Answer(html, media="text/html; charset=utf-8")),
         get("/info", lambda request: info(service, request.query_params.get("model")), guarded=True),
+        get("/models/{model:path}/info", lambda request: info(service, request.path_params["model"]), guarded=True),
+        get("/models/{model:path}/health", lambda request: health(service)),
         get("/v1/models", lambda request: openai.models(service), guarded=True, dialect=openai.OPENAI),
         get("/api/tags", lambda request: ollama.tags(service), guarded=True, dialect=ollama.OLLAMA),
         get("/api/ps", lambda request: ollama.running(service), guarded=True, dialect=ollama.OLLAMA),
@@ -130,15 +135,17 @@ def routes(service: Service) -> list[Route]:
 
 
 class Endpoint:
-    """One operation over HTTP: authorise, read, decode, work, answer; whatever goes wrong becomes one typed answer."""
+    """A path over HTTP: authorise, read, decode, work, answer; whatever goes wrong becomes one typed answer."""
 
-    def __init__(self, service: Service, operation: Operation) -> None:
+    def __init__(self, service: Service, operations: Sequence[Operation]) -> None:
+        """operations: those of the path, of which each body is meant for one."""
         self.service = service
-        self.operation = operation
-        self.decoder = msgspec.json.Decoder(operation.request)
+        self.operations = operations
+        self.decoders = [msgspec.json.Decoder(operation.request) for operation in operations]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = Call(self.service, self.operation.kind)
+        operation = self.operations[-1]
+        call = Call(self.service, operation.kind, scope.get("path_params", {}))
         self.service.calls.add(call)
         self.service.metrics.running.inc()
         error: OnepassError | None = None
@@ -148,8 +155,11 @@ class Endpoint:
             self.service.check_ready()
             body = await read_body(headers, receive, self.service.settings.max_body)
             call.watch = asyncio.get_running_loop().call_later(PATIENCE, watch, receive, call)
-            request = await parse(self.operation.request, self.decoder, body)
-            answer = await self.operation.handle(call, request)
+            index = meant(self.operations, body)
+            operation = self.operations[index]
+            call.kind = operation.kind
+            request = await parse(operation.request, self.decoders[index], body)
+            answer = await operation.handle(call, request)
             answer.headers |= timings(call, time.perf_counter() - call.started)
             await respond(call, answer, send)
         except ClientDisconnect:
@@ -158,7 +168,7 @@ class Endpoint:
             error = typed(raised, call)
             if call.answering and call.stopped != "left":
                 raise  # half an answer is out; uvicorn cuts the connection, which is how the client learns of it
-            answer = refusal(error, self.operation.dialect)
+            answer = refusal(error, operation.dialect)
             if call.stopped != "left":
                 await respond(call, answer, send)
         finally:
@@ -166,7 +176,25 @@ class Endpoint:
                 call.watch.cancel()
             self.service.calls.discard(call)
             self.service.metrics.running.dec()
-        await report(call, self.operation.path, None if call.stopped == "left" else answer.status, error)
+        await report(call, operation.path, None if call.stopped == "left" else answer.status, error)
+
+
+def by_path(operations: Sequence[Operation]) -> dict[str, list[Operation]]:
+    paths: dict[str, list[Operation]] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, []).append(operation)
+    return {path: sorted(found, key=lambda operation: not operation.marks) for path, found in paths.items()}
+
+
+def meant(operations: Sequence[Operation], body: bytes) -> int:
+    """Which of the operations of one path a body is for."""
+    if len(operations) == 1:
+        return 0
+    try:
+        fields = FIELDS.decode(body).keys()
+    except ValueError:
+        return len(operations) - 1
+    return next(index for index, one in enumerate(operations) if one.marks & fields or index == len(operations) - 1)
 
 
 def typed(raised: BaseException, call: Call) -> OnepassError:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from onepass.errors import InvalidInput
 from onepass.schedule.tokenizer import Text
+from onepass.server.service import Call
 
 TextsOrIds = str | list[int | str | list[int]]
 
@@ -40,3 +41,14 @@ def text_or_pair(field: str, texts: Sequence[str]) -> str | tuple[str, str]:
     if len(texts) == 2:
         return texts[0], texts[1]
     raise InvalidInput(f"`{field}` must hold one or two texts each, not {len(texts)}; send a list of lists for a batch")
+
+
+async def leading(call: Call, text: str, tokens: int) -> str:
+    """The text as far as its first tokens reach; the rest is counted as cut."""
+    job = call.job
+    assert job is not None
+    found = await job.off_loop(lambda: job.served.tokenizer.tokens(text, special=False))
+    if len(found) <= tokens:
+        return text
+    job.usage.truncated += 1
+    return text.encode()[: found[tokens - 1].stop].decode()

@@ -6,6 +6,7 @@ import html
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -24,6 +25,7 @@ PAGES = {
     "/api/ps": "The same: all of them are loaded.",
     "/api/version": "onepass's version.",
 }
+NAMED = re.compile(r"{(\w+)(?::path)?}")
 REFERENCE = re.compile(r'\{"\$ref":"#/components/schemas/([^"]+)"\}')
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
@@ -39,15 +41,22 @@ def document(operations: Sequence[Operation], statuses: Mapping[str, int]) -> di
     found, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     by_form = dict(zip(map(repr, types), found, strict=True))
     paths: dict[str, dict[str, Any]] = {}
-    for operation in operations:
-        request, response, failure = (by_form[repr(form)] for form in forms(operation))
-        possible = {**statuses, **operation.dialect.statuses}.values()
-        refusals = {str(status): described(status, failure) for status in sorted({*possible} - {405})}
-        paths.setdefault(operation.path, {})["post"] = {
-            "summary": operation.summary,
-            "operationId": operation.path.strip("/").replace("/", "_") or "root",
-            "tags": [operation.dialect.name],
+    for path, same in groupby(sorted(operations, key=lambda one: one.path), key=lambda one: one.path):
+        shared = list(same)
+        request, response, failure = (
+            any_of([by_form[repr(form)] for form in alike]) for alike in zip(*map(forms, shared), strict=True)
+        )
+        possible = {status for one in shared for status in {**statuses, **one.dialect.statuses}.values()}
+        named = NAMED.findall(path)
+        refusals = {str(status): described(status, failure) for status in sorted(possible - {405})}
+        paths.setdefault(NAMED.sub(r"{\1}", path), {})["post"] = {
+            "summary": " ".join(operation.summary for operation in shared),
+            "operationId": "_".join(re.findall(r"\w+", NAMED.sub(r"\1", path))) or "root",
+            "tags": [operation.dialect.name for operation in shared],
             "security": [{}, {"key": []}],
+            "parameters": [
+                {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in named
+            ],
             "requestBody": {"required": True, "content": {"application/json": {"schema": request}}},
             "responses": {"200": described(200, response), **refusals},
         }
@@ -64,6 +73,11 @@ def document(operations: Sequence[Operation], statuses: Mapping[str, int]) -> di
 def forms(operation: Operation) -> tuple[Any, Any, Any]:
     """The types of its request, its answer and its errors."""
     return operation.request, operation.response, operation.dialect.failure
+
+
+def any_of(schemas: list[Any]) -> Any:
+    different = [schema for index, schema in enumerate(schemas) if schema not in schemas[:index]]
+    return different[0] if len(different) == 1 else {"anyOf": different}
 
 
 def described(status: int, schema: Any) -> dict[str, Any]:

@@ -28,9 +28,12 @@ class Dialect:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """request: what the body must decode to.  response: the type of the answer, for the OpenAPI document only.
+    """path: may name the model, as in "/models/{model:path}".  request: what the body must decode to.
+    response: the type of the answer, for the OpenAPI document only.
 
     kind: "embed", "predict" or another word; te_embed_* and te_predict_* count the first two.
+    marks: fields of the body by which it is known among the operations of a path that several dialects share; the first
+    operation with such a field in the body answers, and one without marks, the last of its path, all other bodies.
     """
 
     path: str
@@ -40,3 +43,4 @@ class Operation:
     response: Any
     handle: Callable[[Call, Any], Awaitable[Answer]]
     summary: str
+    marks: frozenset[str] = frozenset()

@@ -92,9 +92,11 @@ class Service:
 class Call:
     """One request on its way: whom it asks, since when, and the task that works on it."""
 
-    def __init__(self, service: Service, kind: str) -> None:
+    def __init__(self, service: Service, kind: str, named: Mapping[str, str]) -> None:
+        """named: what the path names, "model" or "task"."""
         self.service = service
         self.kind = kind
+        self.named = named
         self.started = time.perf_counter()
         self.model = ""
         self.inputs = 0
@@ -107,7 +109,7 @@ class Call:
         self.watch: asyncio.TimerHandle | asyncio.Task[None] | None = None
 
     def choose(self, model: str | None) -> Encoder:
-        self.model, self.encoder = self.service.choose(model)
+        self.model, self.encoder = self.service.choose(model or self.named.get("model"))
         return self.encoder
 
     def open(self, model: str | None, inputs: int, *, batch: bool = True) -> Job:

@@ -1,4 +1,4 @@
-"""The routes of text-embeddings-inference: /embed /predict /rerank /similarity /tokenize /decode, and POST /."""
+"""The routes of text-embeddings-inference: /embed /predict /rerank /similarity /tokenize /decode."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ import msgspec
 from onepass.errors import EmptyInput, InputTooLong, InvalidInput, OnepassError, TooLarge
 from onepass.schedule.tokenizer import Text
 from onepass.server.answer import Answer, dumps, listing, unit_scores
-from onepass.server.body import parse_as
 from onepass.server.inputs import TextsOrIds, texts_or_ids, texts_or_pairs
 from onepass.server.operation import Dialect, Operation
 from onepass.server.service import Call
 from onepass.tasks.classify import classify
 from onepass.tasks.embed import embed
-from onepass.tasks.heads import head_of
 from onepass.tasks.rerank import rerank
 from onepass.tasks.similarity import similarity
 
@@ -58,13 +56,6 @@ class EmbedRequest(msgspec.Struct, kw_only=True):
     model: str | None = None
 
 
-class PipelineParameters(msgspec.Struct, kw_only=True):
-    """What the hub's clients may ask of a classifier."""
-
-    top_k: int | None = None
-    function_to_apply: Literal["sigmoid", "softmax", "none"] | None = None
-
-
 class PredictRequest(msgspec.Struct, kw_only=True):
     """`inputs`: a text, a pair of texts, or a list of one-text and two-text lists."""
 
@@ -72,7 +63,6 @@ class PredictRequest(msgspec.Struct, kw_only=True):
     raw_scores: bool = False
     truncate: bool | None = None
     truncation_direction: Side = "Right"
-    parameters: PipelineParameters | None = None
     model: str | None = None
 
 
@@ -113,14 +103,6 @@ class TokenizeRequest(msgspec.Struct, kw_only=True):
 class DecodeRequest(msgspec.Struct, kw_only=True):
     ids: list[int | list[int]]
     skip_special_tokens: bool = True
-    model: str | None = None
-
-
-class RootRequest(msgspec.Struct, kw_only=True):
-    """What /embed, /predict, /rerank or /similarity takes; the fields and the model decide which it is."""
-
-    inputs: msgspec.Raw = msgspec.Raw()
-    query: msgspec.Raw = msgspec.Raw()
     model: str | None = None
 
 
@@ -167,38 +149,17 @@ async def answer_predict(call: Call, body: PredictRequest) -> Answer:
     job = call.open(body.model, len(inputs), batch=batch)
     if any(not "".join(item) for item in inputs):
         raise EmptyInput("`inputs` cannot be empty")
-    parameters = body.parameters or PipelineParameters()
     labels = await classify(
         job,
         inputs,
-        raw_scores=body.raw_scores or raw_scores(call, parameters.function_to_apply),
+        raw_scores=body.raw_scores,
         truncate=call.cut(body.truncate, side(body.truncation_direction)),
     )
-    rows = [[{"score": score, "label": label} for label, score in row[: top(parameters.top_k)]] for row in labels]
-    # The hub's own pipeline answers one text with a list of one list; its clients always send `parameters`.
-    if not batch and body.parameters is None:
+    rows = [[{"score": score, "label": label} for label, score in row] for row in labels]
+    if not batch:
         return Answer(dumps(rows[0]))
     step = max(1, 2_048 // max(len(rows[0]), 1))
     return listing(len(rows), lambda start, stop: rows[start:stop], step=step)
-
-
-def raw_scores(call: Call, function: Literal["sigmoid", "softmax", "none"] | None) -> bool:
-    """Raises InvalidInput where a client asks for another function than the model's own."""
-    if function in (None, "none"):
-        return function == "none"
-    assert call.job is not None
-    _, head = head_of(call.job, "classify", "classify")
-    if head.finish == function:
-        return False
-    raise InvalidInput(
-        f"`function_to_apply` is {function!r}, this model was trained with {head.finish!r}; use that or 'none'"
-    )
-
-
-def top(count: int | None) -> int | None:
-    if count is not None and count < 1:
-        raise InvalidInput(f"`top_k` is {count}, it must be at least 1")
-    return count
 
 
 async def answer_rerank(call: Call, body: RerankRequest) -> Answer:
@@ -288,19 +249,6 @@ async def threaded_list(items: Sequence[str], piece: Any) -> AsyncIterator[bytes
     yield b"]"
 
 
-async def answer_root(call: Call, body: msgspec.Raw) -> Answer:
-    """TEI's alias: what the model is for decides, and `inputs` that are an object ask for similarity."""
-    request = await parse_as(RootRequest, body)
-    if request.query:
-        return await answer_rerank(call, await parse_as(RerankRequest, body))
-    if bytes(request.inputs)[:1] == b"{":
-        return await answer_similarity(call, await parse_as(SimilarityRequest, body))
-    if "embed" in call.choose(request.model).tasks:
-        return await answer_embed(call, await parse_as(EmbedRequest, body))
-    call.kind = "predict"
-    return await answer_predict(call, await parse_as(PredictRequest, body))
-
-
 def refuse_empty(inputs: Sequence[Text]) -> None:
     if not all(inputs):
         raise EmptyInput("`inputs` cannot be empty")
@@ -342,15 +290,6 @@ OPERATIONS = (
         list[float],
         answer_similarity,
         "Cosines of one text with others.",
-    ),
-    Operation(
-        "/",
-        "embed",
-        TEI,
-        msgspec.Raw,
-        Any,
-        answer_root,
-        "What the model is for: /embed, /predict, /rerank, /similarity.",
     ),
     Operation(
         "/tokenize", "tokenize", TEI, TokenizeRequest, list[list[TokenInfo]], answer_tokenize, "Tokens of texts."

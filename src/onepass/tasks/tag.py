@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from onepass.engines.batch import Floats
 from onepass.errors import InvalidInput
@@ -20,6 +20,8 @@ from onepass.tasks.heads import head_of
 from onepass.tasks.reading import Reading, read
 from onepass.tasks.texts import strings
 from onepass.tasks.windows import windows
+
+T = TypeVar("T")
 
 Aggregation = Literal["none", "simple", "first", "average", "max"]
 AGGREGATIONS: tuple[Aggregation, ...] = ("none", "simple", "first", "average", "max")
@@ -47,6 +49,21 @@ class Entity:
     start: int
     stop: int
     words: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token of a text with its score for each label.
+
+    place: which token of the row it is, counted from 0 and with the special tokens before the text.
+    start, stop: characters of the text.
+    """
+
+    id: int
+    place: int
+    start: int
+    stop: int
+    scores: dict[str, float]
 
 
 async def tag(
@@ -90,6 +107,42 @@ def tagging(
     tagger = _Tagger(job.served.tokenizer, head.labels, aggregation, frozenset(ignore_labels))
     ask = Ask(name)
     return Reading(lambda text, row: ask, tagger.entities, points=True)
+
+
+async def tag_tokens(
+    job: Job,
+    texts: Iterable[str],
+    *,
+    raw_scores: bool = False,
+    overlap: int | None = None,
+    head: str | None = None,
+) -> list[list[Token]]:
+    """For each text its tokens in order, without special ones, read in windows as `tag` does where it is long.
+
+    raw_scores: the logits instead of probabilities.
+    Raises what `tag` raises.
+    """
+    name, found = head_of(job, "tag", "tag", head)
+    ask = Ask(name, finish="none" if raw_scores else None)
+    rows = await job.rows(strings(texts), lambda _: (ask,), options=windows(job, None, overlap))
+
+    def tokens(piece: Answered) -> list[Token]:
+        alignment, first = piece.row.alignment, piece.row.first
+        assert alignment is not None
+        return [
+            Token(piece.row.ids[place], first + place, start, stop, dict(zip(found.labels, scores, strict=True)))
+            for place, (number, start, stop, scores) in enumerate(
+                zip(alignment.texts, alignment.starts, alignment.stops, piece.outputs[0].values.tolist(), strict=True)
+            )
+            if number == 0
+        ]
+
+    def each() -> list[list[Token]]:
+        return [
+            list(_furthest_inside([piece.row.first for piece in pieces], list(map(tokens, pieces)))) for pieces in rows
+        ]
+
+    return await job.off_loop(each)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +240,12 @@ def _strength(entity: Entity) -> tuple[int, float]:
     return entity.stop - entity.start, entity.score
 
 
-def _furthest_inside(firsts: Sequence[int], windows: Sequence[Sequence[Entity]]) -> Iterator[Entity]:
+def _furthest_inside(firsts: Sequence[int], windows: Sequence[Sequence[T]]) -> Iterator[T]:
     """Each token of a text once, from the window that shows most on either side of it.
 
     firsts: number of each window's first token in the text.
     """
-    best: dict[int, tuple[int, Entity]] = {}
+    best: dict[int, tuple[int, T]] = {}
     for first, tokens in zip(firsts, windows, strict=True):
         for place, token in enumerate(tokens):
             depth = min(place, len(tokens) - 1 - place)
