@@ -1,7 +1,7 @@
 """What sparse vectors and MaxSim take in memory beyond what goes in and comes out.
 
-A random encoder with SPLADE's head reads 1,000 texts of 256 tokens, 16 to a batch, against vocabularies of two sizes;
-one query is compared with more and more documents. Each in a fresh process: `growth` is the most that was resident
+A random SPLADE model reads 1,000 texts of 256 tokens through `Encoder.sparse`, against vocabularies of two sizes; one
+query is compared with more and more documents. Each in a fresh process: `growth` is the most that was resident
 during the calls less what was before them, outputs included. The last line is JSON.
 """
 
@@ -11,25 +11,30 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+import torch
 from facts import machine
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.processors import TemplateProcessing
+from transformers import BertConfig, BertForMaskedLM
 
-from onepass.engines.batch import Floats, PackedBatch, Read
-from onepass.engines.native import Native, compute_threads
-from onepass.model.heads import Activation, HeadSpec, Pool, Vocabulary
-from onepass.model.spec import AttentionSpec, EmbedSpec, EncoderSpec, FeedForwardSpec, LayerSpec, NormSpec
-from onepass.model.weights import shapes
+from onepass import Encoder
+from onepass.engines.native import compute_threads
 
 VOCABULARIES = (30_522, 250_002)  # BERT's, XLM-RoBERTa's
 DOCUMENTS = (200, 2_000, 20_000)
-WIDTH, TOKENS, TOGETHER = 128, 256, 16
+WIDTH, TOKENS = 128, 256
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 VECTORS, VECTOR_WIDTH = 32, 128  # of a document and of the query
-RARE = 5.0  # scores have standard deviation 1 and lose this, so that about one word of a hundred comes out
+RARE = 4.0  # scores have standard deviation 1 and lose this, so that about one word of a hundred comes out
 
 
 def main() -> None:
@@ -59,51 +64,63 @@ def in_a_fresh_process(*options: str) -> dict[str, Any]:
 
 
 def sparse(vocabulary: int, texts: int, dtype: str) -> dict[str, float]:
-    engine, batch = splade(vocabulary, dtype), batch_of(min(TOGETHER, texts), vocabulary)
-    read = Read("splade", np.arange(batch.rows, dtype=np.int32))
-    before, started = resident_mb(reset=True), time.monotonic()
-    outputs = [engine.run(batch, [read], compute_threads())[0] for _ in range(0, texts, TOGETHER)]
-    return {
-        "vocabulary": vocabulary,
-        "texts": texts,
-        "words_per_text": round(sum(len(one.values) for one in outputs) / texts),
-        "weights_mb": round(engine.info()["weight_bytes"] / 2**20, 1),
-        "outputs_mb": round(sum(2 * one.values.nbytes for one in outputs) / 2**20, 1),
-        "growth_mb": round(peak_mb() - before, 1),
-        "seconds": round(time.monotonic() - started, 1),
-    }
+    rng = np.random.default_rng(1)
+    # two words less than tokens: special tokens stand around them
+    words = rng.integers(len(SPECIAL), vocabulary, (texts, TOKENS - 2)).tolist()
+    given = [" ".join(f"w{word}" for word in row) for row in words]
+    with tempfile.TemporaryDirectory() as folder:
+        write_splade(Path(folder), vocabulary)
+        with Encoder(folder, dtype=dtype) as encoder:
+            encoder.sparse(given[:1])
+            before, started = resident_mb(reset=True), time.monotonic()
+            vectors = encoder.sparse(given)
+            return {
+                "vocabulary": vocabulary,
+                "texts": texts,
+                "words_per_text": round(sum(map(len, vectors)) / texts),
+                "weights_mb": round(encoder.engine.info()["weight_bytes"] / 2**20, 1),
+                "outputs_mb": round(sum(one.ids.nbytes + one.weights.nbytes for one in vectors) / 2**20, 1),
+                "growth_mb": round(peak_mb() - before, 1),
+                "seconds": round(time.monotonic() - started, 1),
+            }
 
 
-def splade(vocabulary: int, dtype: str) -> Native:
-    norm = NormSpec("layer", 1e-12)
-    layer = LayerSpec(0, "post", norm, AttentionSpec(2, 64, 0.125, 2), FeedForwardSpec("plain", 4 * WIDTH, "gelu"))
-    spec = EncoderSpec(WIDTH, EmbedSpec(vocabulary, WIDTH, norm), (layer,))
-    rng = np.random.default_rng(0)
-    weights: dict[str, Floats] = {
-        name: np.ones(shape, np.float32)
-        if "norm" in name
-        else rng.standard_normal(shape, np.float32) / np.float32(WIDTH) ** np.float32(0.5)
-        for name, shape in shapes(spec).items()
-    }
-    weights["splade.bias"] = np.full(vocabulary, -RARE, np.float32)
-    steps = (Vocabulary(bias="splade.bias"), Activation("relu_log1p"))
-    head = HeadSpec("splade", Pool(("max",)), per_token=steps, sparse=True)
-    return Native(spec, {"splade": head}, weights, dtype)
-
-
-def batch_of(rows: int, vocabulary: int) -> PackedBatch:
-    ids = np.random.default_rng(1).integers(0, vocabulary, rows * TOKENS).astype(np.int32)
-    lengths = np.full(rows, TOKENS, np.int32)
-    return PackedBatch(ids, np.zeros_like(ids), np.arange(rows + 1, dtype=np.int32) * np.int32(TOKENS), lengths)
+def write_splade(folder: Path, vocabulary: int) -> None:
+    """A BERT of one layer with SPLADE's head, whose tokens are "w5", "w6" and so on."""
+    tokens = [*SPECIAL, *(f"w{index}" for index in range(len(SPECIAL), vocabulary))]
+    tokenizer = Tokenizer(WordLevel({token: index for index, token in enumerate(tokens)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    tokenizer.post_processor = TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = BertConfig(
+        vocab_size=vocabulary,
+        hidden_size=WIDTH,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=4 * WIDTH,
+        max_position_embeddings=TOKENS,
+    )
+    model = BertForMaskedLM(config)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, WIDTH**-0.5, generator=generator)
+            elif name == "cls.predictions.bias":
+                parameter.fill_(-RARE)
+    model.save_pretrained(folder)
 
 
 def similarity(documents: int) -> dict[str, float]:
-    engine, rng = splade(100, "float32"), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     query = rng.standard_normal((VECTORS, VECTOR_WIDTH), np.float32)
     vectors = rng.standard_normal((documents * VECTORS, VECTOR_WIDTH), np.float32)
     offsets = np.arange(documents + 1, dtype=np.int32) * np.int32(VECTORS)
-    before, started = resident_mb(reset=True), time.monotonic()
-    scores = engine.max_similarity(query, vectors, offsets, compute_threads())
+    with tempfile.TemporaryDirectory() as folder:
+        write_splade(Path(folder), 100)
+        with Encoder(folder, dtype="float32") as encoder:
+            before, started = resident_mb(reset=True), time.monotonic()
+            scores = encoder.engine.max_similarity(query, vectors, offsets, compute_threads())
     return {
         "documents": documents,
         "vectors_mb": round(vectors.nbytes / 2**20, 1),

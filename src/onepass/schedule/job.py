@@ -119,14 +119,23 @@ class Job:
             rows[encoded.input].append(Answered(encoded, outputs))
         return rows
 
-    async def encoded(self, inputs: Iterable[Input], tokenizer: Tokenizer, options: EncodeOptions) -> list[Encoded]:
-        """The rows that `tokenizer` makes, one per input, for a task that computes nothing of them; they take no room.
+    async def without_forward(
+        self, inputs: Iterable[Input], answer: Callable[[Encoded], T], tokenizer: Tokenizer, options: EncodeOptions
+    ) -> list[T]:
+        """What `answer` makes of each input's tokens, in the thread that finds them; they never queue.
 
         Counted and refused as by `run`.
         """
         assert options.overlap is None, "an input may become several rows"
-        self._run = _Run(self, lambda _: (), options, keep=True, tokenizer=tokenizer)
-        return await self._run.rows_alone(inputs)
+        answers: list[T] = []
+
+        def asks(row: Encoded) -> tuple[Ask, ...]:
+            answers.append(answer(row))
+            return ()
+
+        self._run = _Run(self, asks, options, keep=False, tokenizer=tokenizer)
+        await self._run.encode_all(inputs)
+        return answers
 
     async def off_loop(self, work: Callable[[], T]) -> T:
         """What `work` gives, done in a tokenising thread when its turn comes."""
@@ -190,11 +199,11 @@ class _Run:
             device.detach(self.request)
             device.admission.release(self.held)
 
-    async def rows_alone(self, inputs: Iterable[Input]) -> list[Encoded]:
+    async def encode_all(self, inputs: Iterable[Input]) -> None:
+        """Only tokenise, and have `asks` see every row."""
         async for chunk in self._chunks(inputs):
             self._count(chunk, [row for row, _ in await self._encode(chunk)])
         self._check_some()
-        return self.encoded
 
     def outputs_in_order(self) -> list[tuple[RowOutput, ...]]:
         return [self.outputs[index] for index in range(len(self.outputs))]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate, islice, takewhile
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
@@ -20,10 +20,9 @@ from onepass.schedule.row import Ask
 from onepass.schedule.tokenizer import PLAIN, EncodeOptions
 from onepass.tasks.embed import cut
 from onepass.tasks.heads import head_of
+from onepass.tasks.prompts import InputType
 from onepass.tasks.reading import Reading, read
 from onepass.tasks.texts import strings
-
-InputType = Literal["document", "query"]
 
 DOCUMENTS_AT_ONCE = 32
 """Laid end to end to be compared: few enough that their copy does not count."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -13,7 +12,7 @@ from onepass.engines.batch import Floats, Ints, RowOutput
 from onepass.errors import InvalidInput
 from onepass.model.heads import HeadSpec
 from onepass.schedule.job import Job
-from onepass.schedule.pieces import Truncate
+from onepass.schedule.pieces import Encoded, Truncate
 from onepass.schedule.row import Ask
 from onepass.schedule.tokenizer import EncodeOptions, Tokenizer
 from onepass.tasks.heads import head_of
@@ -89,10 +88,13 @@ async def sparse(
     top = served.checkpoint.most_weights if top_k is None else top_k
     options = EncodeOptions(prompt=prompt_for(job, input_type, prompt), truncate=truncate)
     if input_type == "query" and served.checkpoint.table is not None and served.queries is not None:
-        weights = served.checkpoint.table.weights
-        rows = await job.encoded(strings(texts), served.queries, options)
-        found = await job.off_loop(lambda: [_looked_up(weights, row.ids).strongest(top, threshold) for row in rows])
-        return [_vector(served.queries, output) for output in found]
+        weights, tokenizer = served.checkpoint.table.weights, served.queries
+
+        def looked_up(row: Encoded) -> SparseVector:
+            ids = np.unique(np.frombuffer(row.ids, np.int32))
+            return _vector(tokenizer, RowOutput(weights[ids, None], ids).strongest(top, threshold))
+
+        return await job.without_forward(strings(texts), looked_up, tokenizer, options)
     ask = Ask(name, top=top, above=threshold)
     outputs = await job.outputs(strings(texts), lambda _: (ask,), options=options)
     return [_vector(served.tokenizer, output) for (output,) in outputs]
@@ -102,12 +104,6 @@ def weighing(job: Job, name: str, head: HeadSpec) -> Reading[SparseVector]:
     """A text's weights as the checkpoint makes them."""
     tokenizer, ask = job.served.tokenizer, Ask(name, top=job.served.checkpoint.most_weights, above=0.0)
     return Reading(lambda text, row: ask, lambda text, rows: _vector(tokenizer, rows[0].outputs[0]))
-
-
-def _looked_up(weights: Floats, tokens: array[int]) -> RowOutput:
-    """The weight of each distinct token."""
-    ids = np.unique(np.frombuffer(tokens, np.int32))
-    return RowOutput(weights[ids, None], ids)
 
 
 def _vector(tokenizer: Tokenizer, output: RowOutput) -> SparseVector:

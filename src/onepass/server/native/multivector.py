@@ -7,7 +7,8 @@ from msgspec import UNSET
 from onepass.server.answer import Answer
 from onepass.server.native.form import OfHead, Side, many, operation, results, truncation
 from onepass.server.service import Call
-from onepass.tasks.multivector import InputType, multivector
+from onepass.tasks.multivector import multivector
+from onepass.tasks.prompts import InputType
 
 
 class MultiVectors(OfHead, kw_only=True):
