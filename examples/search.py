@@ -27,8 +27,8 @@ def main(
         (cosines,) = encoder.similarity(question, lines)
     candidates = [lines[index] for index in np.argsort(-cosines)[:CANDIDATES]]
     with Encoder(reranker) as encoder:
-        for index, score in encoder.rerank(question, candidates, top_n=SHOWN):
-            sys.stdout.write(f"{score:.3f}  {candidates[index]}\n")
+        for best in encoder.rerank(question, candidates, top_n=SHOWN):
+            sys.stdout.write(f"{best.score:.3f}  {candidates[best.index]}\n")
 
 
 if __name__ == "__main__":

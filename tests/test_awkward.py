@@ -241,5 +241,5 @@ def test_a_head_that_the_checkpoint_does_not_have(
     ],
 )
 def test_a_task_whose_head_the_checkpoint_does_not_have(ask: Ask, task: str, given: list[str]) -> None:
-    message = f"this model cannot {task}; it can embed, similarity"
+    message = f"this model cannot {task}; it can embed, similarity, rerank"
     assert ask(task, "embedder", *given) == {"code": "wrong_task", "message": message}

@@ -154,7 +154,7 @@ def test_options_of_embed_reach_the_task(tiny_embedder: Path) -> None:
 def test_rerank_orders_documents_of_any_source(tiny_reranker: Path, tmp_path: Path) -> None:
     with Encoder(tiny_reranker) as encoder:
         ranking = encoder.rerank("where does the river run?", TEXTS)
-    expected = [{"index": index, "score": score, "text": TEXTS[index]} for index, score in ranking]
+    expected = [{"index": one.index, "score": one.score, "text": TEXTS[one.index]} for one in ranking]
     found = records(onepass("rerank", tiny_reranker, "where does the river run?", *TEXTS))
     assert found == expected
     piped = onepass("rerank", tiny_reranker, "where does the river run?", "--top-n", 2, stdin=FILES["texts.txt"])
@@ -322,8 +322,7 @@ def test_bad_input_is_named_with_its_line(
         (["embed", "MODEL", "a", "--column", "text"], 1, "arguments have no columns; "),
         (["embed", "MODEL", ""], 1, "argument 1 is empty; "),
         (["embed", "nowhere/at/all", "a"], 1, "there is no folder nowhere/at/all, "),
-        (["classify", "MODEL", "a"], 1, "this model cannot classify; it can embed, similarity"),
-        (["rerank", "MODEL", "a", "b"], 1, "this model cannot rerank; it can embed, similarity"),
+        (["classify", "MODEL", "a"], 1, "this model cannot classify; it can embed, similarity, rerank"),
         (["embed", "MODEL", "a", "--config", "none.toml"], 2, "none.toml: the configuration cannot be read: "),
         (["serve", "a=MODEL", "a=b"], 2, 'two models are named "a": '),
         (["serve", "=folder"], 2, "=folder is not NAME=MODEL; both sides need a value"),

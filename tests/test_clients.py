@@ -76,15 +76,15 @@ def test_cohere_v2_rerank(live: Live, encoders: dict[str, Encoder]) -> None:
     client = cohere.ClientV2(api_key="none", base_url=live.url)
     answer = client.rerank(model="reranker", query="what is a cat", documents=DOCUMENTS, top_n=2)
     expected = encoders["reranker"].rerank("what is a cat", DOCUMENTS, top_n=2)
-    assert [row.index for row in answer.results] == [index for index, _ in expected]
-    assert np.allclose([row.relevance_score for row in answer.results], [score for _, score in expected], atol=1e-6)
+    assert [row.index for row in answer.results] == [one.index for one in expected]
+    assert np.allclose([row.relevance_score for row in answer.results], [one.score for one in expected], atol=1e-6)
     with pytest.raises(cohere.NotFoundError) as unknown:
         client.rerank(model="rerank-v4", query="a", documents=["b"])
     assert unknown.value.body == {
         "message": "the model 'rerank-v4' is not served here; `model` may be 'minilm', 'classifier', 'reranker'"
     }
     with pytest.raises(cohere.UnprocessableEntityError):
-        client.rerank(model="minilm", query="a", documents=["b"])
+        client.rerank(model="classifier", query="a", documents=["b"])
 
 
 def test_cohere_v1_rerank(live: Live, encoders: dict[str, Encoder]) -> None:
@@ -93,9 +93,9 @@ def test_cohere_v1_rerank(live: Live, encoders: dict[str, Encoder]) -> None:
         model="reranker", query="cat", documents=[{"text": text} for text in DOCUMENTS], return_documents=True
     )
     expected = encoders["reranker"].rerank("cat", DOCUMENTS)
-    assert [row.index for row in answer.results] == [index for index, _ in expected]
+    assert [row.index for row in answer.results] == [one.index for one in expected]
     assert answer.results[0].document is not None
-    assert answer.results[0].document.text == DOCUMENTS[expected[0][0]]
+    assert answer.results[0].document.text == DOCUMENTS[expected[0].index]
 
 
 def test_huggingface_feature_extraction(live: Live, single: Live, encoders: dict[str, Encoder]) -> None:

@@ -41,6 +41,8 @@ MODELS = {
     "Qwen/Qwen3-0.6B": "tiny_decoder",
     "opensearch-project/opensearch-neural-sparse-encoding-doc-v3-distill": "tiny_splade",
     "BAAI/bge-m3": "tiny_bge_m3",
+    "Qwen/Qwen3-Reranker-0.6B": "tiny_asked",
+    "BAAI/bge-reranker-v2-gemma": "tiny_answering",
     "deepset/roberta-base-squad2": "tiny_answerer",
     "colbert-ir/colbertv2.0": "tiny_colbert",
     "my-encoder": "tiny_heads",

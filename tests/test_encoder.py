@@ -131,8 +131,8 @@ def test_a_cross_encoder_ranks_as_sentence_transformers(tmp_path: Path, family: 
     with Encoder(folder, dtype="float32") as encoder:
         got = encoder.rerank("a fox in the cold", DOCUMENTS)
         assert encoder.rerank("a fox in the cold", DOCUMENTS, top_n=2) == got[:2]
-    assert [index for index, _ in got] == [entry["corpus_id"] for entry in want]
-    assert [score for _, score in got] == pytest.approx([float(entry["score"]) for entry in want], rel=1e-4)
+    assert [one.index for one in got] == [entry["corpus_id"] for entry in want]
+    assert [one.score for one in got] == pytest.approx([float(entry["score"]) for entry in want], rel=1e-4)
 
 
 def test_similarity_is_the_cosine(exact: Encoder, minilm: Path) -> None:
@@ -368,8 +368,8 @@ def test_nul_bytes_and_a_word_of_a_megabyte_are_text(exact: Encoder, minilm: Pat
 
 
 def test_a_task_the_model_cannot_do(tiny: Encoder, tiny_classifier: Path) -> None:
-    with pytest.raises(WrongTask, match=r"^this model cannot rerank; it can embed, similarity$"):
-        tiny.rerank("fox", ["dog"])
+    with pytest.raises(WrongTask, match=r"^this model cannot classify; it can embed, similarity, rerank$"):
+        tiny.classify("fox")
     with Encoder(tiny_classifier) as encoder:
         with pytest.raises(WrongTask, match=r"cannot embed; it can classify$"):
             encoder.embed("fox")
@@ -402,7 +402,7 @@ def test_options_that_do_not_exist(tiny_embedder: Path, option: dict[str, str], 
 
 def test_info_says_what_was_chosen_and_why(embedder: Encoder) -> None:
     info = embedder.info()
-    assert info["tasks"] == ["embed", "similarity"]
+    assert info["tasks"] == ["embed", "similarity", "rerank"]
     assert (info["dimensions"], info["max_length"], info["family"]) == (384, 256, "bert")
     assert info["choices"]["engine"] == {"value": "native", "reason": "the default on a CPU"}
     assert info["choices"]["dtype"]["reason"]

@@ -109,7 +109,7 @@ def test_rerank(encoders: dict[str, Encoder], query: Any, documents: list[Any], 
     ranking = answered(lambda: encoders["reranker"].rerank(query, documents, top_n=top_n))
     if ranking is not None:
         assert len(ranking) == min(top_n or len(documents), len(documents))
-        assert [score for _, score in ranking] == sorted((score for _, score in ranking), reverse=True)
+        assert [one.score for one in ranking] == sorted((one.score for one in ranking), reverse=True)
 
 
 @wild

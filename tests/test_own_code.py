@@ -22,7 +22,7 @@ from torch import nn
 from onepass.errors import BadSetting, UnsupportedOption
 from onepass.model.checkpoint import Checkpoint, load_checkpoint
 from onepass.model.spec import Alibi
-from onepass.server.serve import adapters_of, load
+from onepass.server.serve import load, of_each
 from onepass.settings import ModelSettings, ServerSettings
 
 engines = pytest.mark.parametrize("engine", ENGINES)
@@ -295,11 +295,11 @@ def test_each_model_of_a_server_has_its_own_adapter(tmp_path: Path) -> None:
 
 
 def test_an_adapter_for_no_model_is_refused() -> None:
-    assert adapters_of(["a", "b"], "separation") == {"a": "separation", "b": "separation"}
+    assert of_each(["a", "b"], "adapter", "separation") == {"a": "separation", "b": "separation"}
     with pytest.raises(
-        BadSetting, match="^adapter is 'c=separation', of which 'c=separation' is not NAME=TASK for one"
+        BadSetting, match="^adapter is 'c=separation', of which 'c=separation' is not NAME=VALUE for one"
     ):
-        adapters_of(["a", "b"], "c=separation")
+        of_each(["a", "b"], "adapter", "c=separation")
 
 
 def test_an_adapter_of_a_model_that_has_none_is_refused(tmp_path: Path) -> None:

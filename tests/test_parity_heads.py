@@ -132,8 +132,7 @@ def test_logit_score(tmp_path: Path, family: Family, tokens: str, engine: str) -
         ),
         (
             {"sentence_bert_config.json": {"modality_config": {"text": {}, "message": {}}}},
-            "sentence_bert_config.json puts texts into a chat template, which is not run here; save the model without "
-            "it",
+            "the model's texts go through a chat template, but its tokenizer has none",
         ),
         (
             {"config.json": {"architectures": ["Qwen3Model"]}},

@@ -161,7 +161,7 @@ def test_a_head_must_be_named_where_several_do(encoder: Encoder) -> None:
 def test_tasks_find_the_head_that_fits_them(encoder: Encoder) -> None:
     pairs = ("Who counts?", "The miller counts sacks.")
     labelled = dict(encoder.classify([pairs], head="relevance")[0])
-    assert encoder.rerank(pairs[0], [pairs[1]])[0][1] == pytest.approx(labelled["relevance"], abs=1e-6)
+    assert encoder.rerank(pairs[0], [pairs[1]])[0].score == pytest.approx(labelled["relevance"], abs=1e-6)
     assert encoder.classify("Cats sleep.", labels=["film", "train"]) == encoder.classify(
         "Cats sleep.", labels=["film", "train"], head="inference"
     )

@@ -124,11 +124,11 @@ def test_predict_raw_scores_and_multilabel(live: Live) -> None:
 def test_rerank_in_three_dialects(live: Live, encoders: dict[str, Encoder]) -> None:
     documents = ["cats are animals", "the stock market fell", "a dog"]
     expected = encoders["reranker"].rerank("what is a cat", documents)
-    order = [index for index, _ in expected]
+    order = [one.index for one in expected]
     tei = post(live, "/rerank", query="what is a cat", texts=documents, model="reranker", return_text=True)
     assert [row["index"] for row in tei] == order
     assert [row["text"] for row in tei] == [documents[index] for index in order]
-    assert close([row["score"] for row in tei], [score for _, score in expected])
+    assert close([row["score"] for row in tei], [one.score for one in expected])
     v1 = post(live, "/v1/rerank", query="what is a cat", documents=documents, model="reranker")
     assert [row["index"] for row in v1["results"]] == order
     assert v1["results"][0]["document"] == {"text": documents[order[0]]}
@@ -143,12 +143,12 @@ def test_rerank_reads_the_fields_asked_for(live: Live, encoders: dict[str, Encod
     documents = [{"title": "cats", "text": "are animals", "year": 3}, {"title": "dogs", "text": "bark"}]
     v1 = post(live, "/v1/rerank", query="cat", documents=documents, model="reranker", rank_fields=["title", "text"])
     expected = encoders["reranker"].rerank("cat", ["cats\nare animals", "dogs\nbark"])
-    assert close([row["relevance_score"] for row in v1["results"]], [score for _, score in expected])
-    assert v1["results"][0]["document"] == documents[expected[0][0]]
+    assert close([row["relevance_score"] for row in v1["results"]], [one.score for one in expected])
+    assert v1["results"][0]["document"] == documents[expected[0].index]
     silent = post(live, "/v1/rerank", query="cat", documents=documents, model="reranker", return_documents=False)
     assert "document" not in silent["results"][0]
     by_text = encoders["reranker"].rerank("cat", ["are animals", "bark"])
-    assert close([row["relevance_score"] for row in silent["results"]], [score for _, score in by_text])
+    assert close([row["relevance_score"] for row in silent["results"]], [one.score for one in by_text])
 
 
 def test_max_tokens_per_doc_cuts_documents_and_says_so(live: Live) -> None:

@@ -221,12 +221,10 @@ def test_a_task_that_the_model_cannot_do(live: Live, minilm: Path, tiny_classifi
     cannot_embed = "this model cannot embed; it can classify"
     refused(live, "/embed", 424, tei(cannot_embed, "Backend"), inputs="a", model="classifier")
     refused(live, "/v1/embeddings", 400, openai(cannot_embed, "wrong_task"), input="a", model="classifier")
-    cannot_rerank = "this model cannot rerank; it can embed, similarity"
-    refused(live, "/rerank", 424, tei(cannot_rerank, "Backend"), query="a", texts=["b"], model="minilm")
-    refused(live, "/v2/rerank", 422, cohere(cannot_rerank), query="a", documents=["b"], model="minilm")
     three = "this model cannot rerank; it can classify"
     refused(live, "/rerank", 424, tei(three, "Backend"), query="a", texts=["b"], model="classifier")
-    cannot_classify = "this model cannot classify; it can embed, similarity"
+    refused(live, "/v2/rerank", 422, cohere(three), query="a", documents=["b"], model="classifier")
+    cannot_classify = "this model cannot classify; it can embed, similarity, rerank"
     refused(live, "/predict", 424, tei(cannot_classify, "Backend"), inputs="a", model="minilm")
 
 

@@ -95,7 +95,7 @@ def test_similarity_is_a_row_for_each_of_a(live: Live, encoders: dict[str, Encod
 def test_rerank_and_classify(live: Live, encoders: dict[str, Encoder]) -> None:
     ranking = encoders["reranker"].rerank("cats", TEXT, top_n=3)
     found = results(live, "rerank", model="reranker", query="cats", documents=TEXT, top_n=3)
-    assert found == rounded([{"index": index, "score": score} for index, score in ranking])
+    assert found == rounded([{"index": one.index, "score": one.score} for one in ranking])
     texts: list[Any] = ["I loved this film.", ("I hated", "this film")]
     labels = results(live, "classify", model="classifier", texts=texts)
     expected = encoders["classifier"].classify(texts)

@@ -96,7 +96,7 @@ def test_a_wrong_flag_is_named() -> None:
         ("api_key = 5", "api_key: it must be text that is not empty"),
         ("prot = 8080", 'there is no setting "prot"; the nearest is "port"'),
         ("maxlength = 8", 'there is no setting "maxlength"; the nearest is "max_length"'),
-        ("[server]\nport = 1", 'there is no setting "server"; the nearest is "device"'),
+        ("[server]\nport = 1", 'there is no setting "server"; the nearest is "reranker"'),
         ("port = = 1", "the configuration is not valid TOML: Invalid value (at line 1, column 8)"),
     ],
 )

@@ -318,6 +318,56 @@ def write_modules(folder: Path, width: int) -> None:
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": USABLE, "do_lower_case": False})
 
 
+QWEN_TEMPLATE = """\
+{%- set instruction = messages | selectattr("role", "eq", "system") | map(attribute="content") | first
+    | default("Find what answers the query") -%}
+{%- set query = messages | selectattr("role", "eq", "query") | map(attribute="content") | first -%}
+{%- set document = messages | selectattr("role", "eq", "document") | map(attribute="content") | first -%}
+<s>Judge. {{ instruction }}
+<Query>: {{ query }}
+<Document>: {{ document }}</s>
+<think>
+
+</think>
+
+
+"""
+"""As Qwen3-Reranker's, in fewer words."""
+
+
+def asked_checkpoint(folder: Path, rows: int = 256) -> Path:
+    """A language model that reranks through its chat template, with sentence-transformers' files; rows: of tokens."""
+    tiny_checkpoint(folder, "qwen3", "next", max_position_embeddings=rows)
+    change_json(folder / "tokenizer_config.json", model_max_length=rows)
+    (folder / "chat_template.jinja").write_text(QWEN_TEMPLATE)
+    modules = [("", "base.modules.transformer.Transformer"), ("1_LogitScore", "modules.logit_score.LogitScore")]
+    write_json(
+        folder / "modules.json", [{"path": path, "type": f"sentence_transformers.{kind}"} for path, kind in modules]
+    )
+    write_json(folder / "1_LogitScore" / "config.json", {"true_token_id": 40, "false_token_id": 12})
+    entry = {"method": "forward", "method_output_name": "logits"}
+    write_json(
+        folder / "sentence_bert_config.json",
+        {
+            "transformer_task": "text-generation",
+            "modality_config": {"text": entry, "message": entry | {"format": "flat"}},
+            "module_output_name": "causal_logits",
+        },
+    )
+    return folder
+
+
+def answering_checkpoint(folder: Path, family: Family, rows: int = 512) -> Path:
+    """A plain language model that has the tokens with which rerankers answer."""
+    tiny_checkpoint(folder, family, "next", max_position_embeddings=rows, vocab_size=520)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_tokens(["yes", "no", "Yes"])
+    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>", "<bos>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    change_json(folder / "tokenizer_config.json", model_max_length=rows)
+    return folder
+
+
 def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=2))

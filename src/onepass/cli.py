@@ -26,6 +26,7 @@ from onepass.shell.options import (
     pair_option,
     prompt_option,
     raw_scores_option,
+    rerank_options,
     revision_option,
     serve_options,
     top_k_option,
@@ -102,8 +103,10 @@ def embed(model: str, texts: tuple[str, ...], **options: Any) -> None:
 @click.argument("documents", nargs=-1)
 @input_options
 @output_option
-@click.option("--top-n", metavar="INTEGER", type=click.IntRange(min=1), help="Only the best this many.")
+@rerank_options
+@window_options
 @raw_scores_option
+@head_option
 @truncate_option
 @model_options
 def rerank(model: str, query: str, documents: tuple[str, ...], **options: Any) -> None:

@@ -34,7 +34,7 @@ from onepass.tasks.fill import fill
 from onepass.tasks.heads import tasks_of
 from onepass.tasks.log_probs import log_probs
 from onepass.tasks.multivector import max_similarity, multivector
-from onepass.tasks.rerank import Ranking, rerank
+from onepass.tasks.rerank import rerank
 from onepass.tasks.run import run
 from onepass.tasks.similarity import similarity
 from onepass.tasks.sparse import sparse
@@ -94,13 +94,33 @@ def each(
     return cast(Any, (blocking, awaitable))
 
 
+def whole(
+    task: Callable[Concatenate[Job, P], Coroutine[Any, Any, R]],
+) -> tuple[Method[Callable[P, R]], Method[Callable[P, Coroutine[Any, Any, R]]]]:
+    """A task that answers its arguments together, as a method pair; these and its documentation are the methods'."""
+
+    @wraps(task)
+    async def awaitable(self: Encoder, *args: P.args, **options: P.kwargs) -> R:
+        job = self.job()
+        answer = await task(job, *args, **options)
+        self._report(job)
+        return answer
+
+    @wraps(task)
+    def blocking(self: Encoder, *args: P.args, **options: P.kwargs) -> R:
+        return wait(awaitable(self, *args, **options))
+
+    return cast(Any, (blocking, awaitable))
+
+
 class Encoder:
     """A loaded encoder model.
 
     model: a folder in Hugging Face layout, or a hub id.  device: "auto", "cpu", or a `Device` that several encoders
     share; by default all encoders of the process share one.  dtype: "auto", "float32", "bfloat16".  engine: "auto",
-    "native", "reference".  adapter: the task whose adapter to use, of a model that has several (Jina v3).  max_length:
-    tokens of a row, at most what the model allows.  cores: compute threads of a device of this encoder's own.
+    "native", "reference".  adapter: the task whose adapter to use, of a model that has several (Jina v3).  reranker:
+    "qwen3", "bge-gemma", how to ask a language model whose files do not say that it reranks.  max_length: tokens of a
+    row, at most what the model allows.  cores: compute threads of a device of this encoder's own.
 
     Every method blocks, also inside a running event loop; the one with the prefix `a` is awaitable instead. Methods
     take any iterable and draw from it as there is room. Over-long inputs are cut (`truncate`), and a warning is
@@ -116,11 +136,12 @@ class Encoder:
         dtype: str = "auto",
         engine: str = "auto",
         adapter: str | None = None,
+        reranker: str | None = None,
         max_length: int | None = None,
         cores: int | None = None,
     ) -> None:
         started = time.monotonic()
-        loaded = load_checkpoint(model, revision=revision, max_length=max_length, adapter=adapter)
+        loaded = load_checkpoint(model, revision=revision, max_length=max_length, adapter=adapter, reranker=reranker)
         self.tokenizer = Tokenizer(loaded.tokenizer, vocabulary=loaded.spec.embed.vocab, max_length=loaded.max_length)
         self.engine, self.choices = build_engine(loaded, engine, dtype)
         # the engine holds the weights in its own form; the files' would be a second copy
@@ -170,20 +191,7 @@ class Encoder:
         self._report(job)
         return cosines
 
-    def rerank(
-        self, query: str, documents: Iterable[str], *, top_n: int | None = None, truncate: Truncate = "right"
-    ) -> Ranking:
-        """[(index of the document, score)], best first; see `tasks.rerank.rerank`."""
-        return wait(self.arerank(query, documents, top_n=top_n, truncate=truncate))
-
-    async def arerank(
-        self, query: str, documents: Iterable[str], *, top_n: int | None = None, truncate: Truncate = "right"
-    ) -> Ranking:
-        job = self.job()
-        ranking = await rerank(job, query, documents, top_n=top_n, truncate=truncate)
-        self._report(job)
-        return ranking
-
+    rerank, arerank = whole(rerank)
     classify, aclassify = each(classify)
     fill, afill = each(fill)
     tag, atag = each(tag)

@@ -38,6 +38,9 @@ class ModelSettings:
     dtype: str = option("auto", "Arithmetic of the matrix products.", choices=("auto", "float32", "bfloat16"))
     engine: str = option("auto", "Engine to run with.", choices=("auto", "native", "reference"))
     adapter: str | None = option(None, "Task whose adapter to use; of one of several models NAME=TASK.")
+    reranker: str | None = option(
+        None, "Rerank with a plain language model as qwen3 or bge-gemma do; of one of several models NAME=RERANKER."
+    )
     max_length: int | None = option(None, "Longest row in tokens, at most what the model allows.", least=1)
     cores: int | None = option(None, "Compute threads; default: the physical cores this process may use.", least=1)
 

@@ -23,6 +23,7 @@ from onepass.model.hub import locate
 from onepass.model.llm2vec import read_llm2vec
 from onepass.model.multivector import LATE, MultiVector, fitted, read_multivector
 from onepass.model.own_heads import read_heads, tensors_of
+from onepass.model.rerankers import asked_as
 from onepass.model.sentence_transformers import Modules, read_modules
 from onepass.model.sparse_modules import SPLADE, TokenTable, over_scores, read_table
 from onepass.model.spec import EncoderSpec
@@ -73,25 +74,28 @@ class Checkpoint:
 
 
 def load_checkpoint(
-    model: str | Path, *, revision: str | None = None, max_length: int | None = None, adapter: str | None = None
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    max_length: int | None = None,
+    adapter: str | None = None,
+    reranker: str | None = None,
 ) -> Checkpoint:
-    """Read a Hugging Face folder, or download a hub id first.
+    """Read a Hugging Face folder, or download a hub id first, as HF_HOME, HF_TOKEN, HF_HUB_OFFLINE and proxies say.
 
-    Honours HF_HOME, HF_TOKEN, HF_HUB_OFFLINE and proxies as huggingface_hub does. `max_length` replaces the
-    checkpoint's own limit and raises BadSetting above what the positions allow; `adapter` is the task whose adapter is
-    merged into the weights, and raises BadSetting where there is none. Raises BadCheckpoint and its kinds.
+    `max_length` replaces the checkpoint's own limit, `adapter` is the task whose adapter is merged into the weights,
+    `reranker` (a key of `rerankers.RERANKERS`) is for plain language models; each raises BadSetting where it does not
+    fit. Raises BadCheckpoint and its kinds.
     """
     notes: list[str] = []
     path, commit = locate(str(model), revision)
     modules = read_modules(path, notes) or read_llm2vec(path, notes) or read_gritlm(path, notes) or read_stanford(path)
     folder = path if modules is None else path / modules.trunk
     config = _config(folder).changed({} if modules is None else modules.changes)
-    family = family_of(config)
-    spec = family.spec(config)
-    types, pad_id = family.types and spec.embed.types > 1, config.integer("pad_token_id", family.pad_id)
-    lower = modules is not None and modules.lower
-    tokenizer = read_tokenizer(folder, config, types=types, pad_id=pad_id, lower=lower, notes=notes)
+    spec = (family := family_of(config)).spec(config)
+    tokenizer = _tokenizer(folder, config, family, spec, modules, notes)
     saved = Config.read_if_there(path / "config_sentence_transformers.json", "config_sentence_transformers.json")
+    modules = asked_as(reranker, modules, _architecture(config), tokenizer.library)
     stored = without_prefix(open_tensors(folder), family.prefixes)
     own = read_heads(path)
     if own is None:
@@ -119,7 +123,7 @@ def load_checkpoint(
         spec=spec,
         heads=MappingProxyType(heads),
         weights=MappingProxyType(weights),
-        tokenizer=replace(tokenizer, text_only=modules is not None and modules.text_only),
+        tokenizer=_used(tokenizer, modules),
         max_length=limit if compared is None else compared.length,
         prompts=MappingProxyType(prompts),
         default_prompt=default_prompt,
@@ -129,6 +133,25 @@ def load_checkpoint(
         most_weights=saved.integer("max_active_dims", 0, least=1) if saved.get("max_active_dims") else None,
         notes=tuple(notes),
     )
+
+
+def _tokenizer(
+    folder: Path, config: Config, family: Family, spec: EncoderSpec, modules: Modules | None, notes: list[str]
+) -> TokenizerFiles:
+    return read_tokenizer(
+        folder,
+        config,
+        types=family.types and spec.embed.types > 1,
+        pad_id=config.integer("pad_token_id", family.pad_id),
+        lower=modules is not None and modules.lower,
+        notes=notes,
+    )
+
+
+def _used(tokenizer: TokenizerFiles, modules: Modules | None) -> TokenizerFiles:
+    if modules is None:
+        return tokenizer
+    return replace(tokenizer, text_only=modules.text_only, pairs=modules.pairs)
 
 
 def _config(folder: Path) -> Config:

@@ -17,6 +17,7 @@ from onepass.errors import BadCheckpoint, UnsupportedOption
 from onepass.model.config import Config, read_json
 from onepass.model.heads import L2, Activation, HeadSpec, Linear, Norm, Pool, PoolKind, Step
 from onepass.model.multivector import Said, is_multivector, normalises, said_by_modules
+from onepass.model.pair_template import PairTemplate, read_chat, read_pair_template
 from onepass.model.sparse_modules import ROUTERS, inside, routes, splade
 from onepass.model.spec import ActivationKind, NormSpec
 from onepass.model.tensor_files import open_tensors
@@ -66,7 +67,7 @@ class Modules:
     head: None where nothing pools (a CrossEncoder); of a SparseEncoder what follows the scores of the model's own head.
     tensors: the head's, by the names its steps use.  table: the folder of what reads queries instead of the trunk.
     scored: of a language model that reranks, the token whose score counts, and one whose score is taken off.
-    late: of a late-interaction model, what is said of queries and documents.
+    late: of a late-interaction model, what is said of queries and documents.  pairs: the text that pairs are put into.
     changes: to the trunk's config.json.  text_only: neither a prompt nor special tokens before a text are pooled.
     prompts, default_prompt: beside and instead of those that config_sentence_transformers.json names.
     """
@@ -78,6 +79,7 @@ class Modules:
     head: HeadSpec | None = None
     scored: tuple[int, int | None] | None = None
     late: Said | None = None
+    pairs: PairTemplate | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
     text_only: bool = False
     table: str | None = None
@@ -99,6 +101,7 @@ def read_modules(folder: Path, notes: list[str]) -> Modules | None:
         raise UnsupportedOption(f"modules.json begins with {first}; only a Transformer module can come first")
     said = _transformer_config(folder, listed[0][1])
     modules = _transformer(said, listed[0][1], TRANSFORMERS[listed[0][0]])
+    modules.pairs = _pairs(folder / listed[0][1], said, modules.task, [name for name, _ in listed[1:]])
     names = [name for name, _ in listed]
     if modules.task == "fill-mask" or "SpladePooling" in names or table is not None:
         said.only("query_expansion")
@@ -194,13 +197,19 @@ def _transformer_config(folder: Path, path: str) -> Config:
     return Config.read_if_there(folder / path / name, name)
 
 
+def _pairs(folder: Path, said: Config, task: str, followed: list[str]) -> PairTemplate | None:
+    """followed: the classes of the modules behind the Transformer."""
+    chat = read_chat(said)
+    if chat is None:
+        return None
+    if task not in ("sequence-classification", "text-generation") or followed not in ([], ["LogitScore"]):
+        raise UnsupportedOption(f"{said.source} puts single texts into a chat template, which is not done here")
+    return read_pair_template(folder, chat)
+
+
 def _transformer(config: Config, path: str, task: str) -> Modules:
     """task: what the module is loaded for where its file does not say."""
     config.only("transformer_task", "feature-extraction", "sequence-classification", "text-generation", "fill-mask")
-    if isinstance(inputs := config.get("modality_config"), dict) and "message" in inputs:
-        raise UnsupportedOption(
-            f"{config.source} puts texts into a chat template, which is not run here; save the model without it"
-        )
     return Modules(
         trunk=path,
         task=config.text("transformer_task", task),

@@ -12,6 +12,7 @@ from tokenizers import AddedToken, Tokenizer, normalizers
 
 from onepass.errors import BadCheckpoint
 from onepass.model.config import Config
+from onepass.model.pair_template import PairTemplate
 from onepass.model.tokenizer_classes import CLASSES, DEFAULTS, TokenizerClass, frame, surround
 from onepass.model.vocabularies import Roles
 
@@ -41,6 +42,7 @@ class TokenizerFiles:
     types: whether the trunk is given token type ids.  pad_id: of the pad token.
     mask_id: of the token that stands for a hidden one, None where there is none.
     text_only: whether pooling leaves out special tokens before a text even where there is no prompt (LLM2Vec).
+    pairs: the text into which pairs are put, of a model that is asked about them in words.
     """
 
     library: Tokenizer
@@ -48,6 +50,7 @@ class TokenizerFiles:
     pad_id: int
     mask_id: int | None = None
     text_only: bool = False
+    pairs: PairTemplate | None = None
 
 
 def read_tokenizer(

@@ -5,9 +5,12 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
-from onepass.errors import InvalidInput
+from tokenizers import Tokenizer as Library
+
+from onepass.errors import BadCheckpoint, InvalidInput
 from onepass.model.multivector import Expansion
 
 Truncate = Literal["right", "left"] | None
@@ -68,6 +71,28 @@ class Part:
     type: int
     id: int = -1
     slot: int = -1
+
+
+BARE = (Part(type=0, slot=0),)
+
+Arranged = tuple[Sequence[Pieces], Sequence[Part], int]
+"""An item's tokens, text by text, where they stand among fixed ones, and how many leading tokens are prompt."""
+
+
+def read_template(library: Library, *, pair: bool) -> tuple[Part, ...]:
+    """Where special tokens go and each place's type, read off one encoded text or pair. Raises BadCheckpoint."""
+    shown = library.encode("a", "a" if pair else None)
+    if not set(shown.sequence_ids) >= ({0, 1} if pair else {0}):
+        raise BadCheckpoint("the tokenizer turns the text 'a' into no tokens; its tokenizer.json is not usable")
+    places = zip(shown.sequence_ids, shown.type_ids, shown.ids, strict=True)
+    template: list[Part] = []
+    for sequence, group in groupby(places, key=lambda place: place[0]):
+        members = list(group)
+        if sequence is None:
+            template.extend(Part(type=type, id=id) for _, type, id in members)
+        else:
+            template.append(Part(type=members[0][1], slot=sequence))
+    return tuple(template)
 
 
 def framed(template: Sequence[Part], before: Sequence[int], after: Sequence[int]) -> tuple[Part, ...]:

@@ -8,14 +8,16 @@ encoding would give.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 
 from onepass.errors import BadCheckpoint, EmptyInput, InputTooLong, InvalidInput, TokenOutOfRange
 from onepass.model.checkpoint import TokenizerFiles
 from onepass.model.multivector import Expansion
+from onepass.schedule.asked import asked
 from onepass.schedule.pieces import (
+    BARE,
+    Arranged,
     Encoded,
     Part,
     Pieces,
@@ -26,6 +28,7 @@ from onepass.schedule.pieces import (
     filled,
     framed,
     kept,
+    read_template,
     shares,
 )
 
@@ -39,9 +42,10 @@ CHARACTERS_PER_TOKEN = 250  # no text of more characters than this per allowed t
 class EncodeOptions:
     """How inputs become rows.
 
-    prompt: text put before each single text.  truncate: which side of an over-long input goes; None refuses it.
+    prompt: text put before each single text, and before a pair's first one; the instruction of a model that is asked in
+    words (`TokenizerFiles.pairs`).  truncate: which side of an over-long input goes; None refuses it.
     special: put special tokens around given token ids; texts always get them.
-    second_tokens: most tokens of a pair's second text, cut on the right.
+    second_tokens: most tokens of the last text of an item, cut on the right.
     second_whole: a pair's second text is kept whole, and the first one is cut, or read in windows.
     before, after: token ids around each single text, inside the special tokens; they are never cut.
     overlap: an over-long text, or a pair's second text, becomes several rows instead of being cut: windows that share
@@ -79,13 +83,11 @@ class Token:
     stop: int | None
 
 
-BARE = (Part(type=0, slot=0),)
-
-
 class Tokenizer:
     """Stateless after construction, so any number of threads may encode at once.
 
     marks_subwords: whether tokens inside a word are spelled so ("##ing").  unknown: id of the unknown token, if any.
+    pairs: the text that pairs are put into, of a model that is asked about them in words.
     """
 
     def __init__(self, files: TokenizerFiles, *, vocabulary: int, max_length: int) -> None:
@@ -93,9 +95,10 @@ class Tokenizer:
         self._library = files.library
         self._types = files.types
         self._text_only = files.text_only
+        self.pairs = files.pairs
         self._vocabulary = vocabulary
         self._oversized = self._library.get_vocab_size(with_added_tokens=True) > vocabulary
-        self._templates = (self._template(pair=False), self._template(pair=True))
+        self._templates = (read_template(self._library, pair=False), read_template(self._library, pair=True))
         self.mask_id = files.mask_id
         self.marks_subwords = bool(getattr(self._library.model, "continuing_subword_prefix", None))
         self.unknown = self._unknown()
@@ -113,7 +116,7 @@ class Tokenizer:
         Normalisation may spell out a rare character (U+FDFA) into more than its bytes; the exact count settles that.
         """
         if isinstance(item, tuple):
-            size = sum(map(_bytes, item)) + self.special_tokens(pair=True)
+            size = sum(map(_bytes, item)) + self._around_pair()
         else:
             size = (_bytes(item) if isinstance(item, str) else len(item)) + self.special_tokens()
         return min(size, self.max_length)
@@ -123,10 +126,14 @@ class Tokenizer:
         texts = _texts(item)
         sizes = [_bytes(text) for text in texts] or [len(item)]
         long = sizes.pop(0 if options.second_whole else -1)
-        around = self.special_tokens(len(texts) == 2) + sum(sizes) + len(options.before) + len(options.after)
+        around = self._around_pair() if len(texts) == 2 else self.special_tokens()
+        around += sum(sizes) + len(options.before) + len(options.after)
         row = min(options.window or self.max_length, self.max_length)
         step = max(row - around - (options.overlap or 0), 1)
         return min(long + around, row) + max(-(-(long + around - row) // step), 0) * row
+
+    def _around_pair(self) -> int:
+        return self.special_tokens(pair=True) if self.pairs is None else self.pairs.size
 
     def encode(
         self,
@@ -141,32 +148,28 @@ class Tokenizer:
         `known` remembers the tokens of a pair's first text between calls: a rerank query is encoded once.
         Raises EmptyInput, InputTooLong (truncate None), TokenOutOfRange, InvalidInput for text that is not Unicode.
         """
-        prompt = options.prompt
-        if prompt and any(isinstance(item, tuple) for item in items):
-            raise InvalidInput("a prompt cannot be put before a pair of texts; leave the prompt out")
         known = {} if known is None else known
         numbers = [number // options.together for number in range(first, first + len(items))]
         clipped = [
             [self._clipped(text, number, options) for text in _texts(item)]
             for number, item in zip(numbers, items, strict=True)
         ]
-        fresh = list(dict.fromkeys(text for texts in clipped for text in texts if text not in known))
-        pieces = self._pieces([prompt + text for text in fresh], aligned=options.aligned)
-        found = dict(zip(fresh, pieces, strict=True))
-        known.update({texts[0]: found[texts[0]] for texts in clipped if len(texts) == 2 and texts[0] in found})
-        skips = self._skips(prompt, found)
+        texts = filter(None, clipped)
+        if self.pairs is None:
+            arranged = self._between(texts, options, known)
+        else:
+            arranged = asked(self._library, self.pairs, texts, options.prompt)
         rows: list[Encoded] = []
-        for index, (item, texts) in enumerate(zip(items, clipped, strict=True)):
-            cut = any(len(text) < len(whole) for text, whole in zip(texts, _texts(item), strict=True))
-            parts = [known[text] if text in known else found[text] for text in texts]
-            template = self._templates[len(parts) == 2]
-            if not parts:
-                parts = [self._given(item, numbers[index])]
-                template = template if options.special else BARE
+        for index, (item, number, own) in enumerate(zip(items, numbers, clipped, strict=True)):
+            cut = any(len(text) < len(whole) for text, whole in zip(own, _texts(item), strict=True))
+            if own:
+                parts, template, skip = next(arranged)
+            else:
+                parts, template, skip = [self._given(item, number)], self._templates[0] if options.special else BARE, 0
             if options.before or options.after:
                 template = framed(template, options.before, options.after)
-            skip = skips.get(texts[0], 0) if texts else 0
-            new = self._rows(parts, template, numbers[index], options, cut, skip)
+                skip = (skip or self.around()[0]) + len(options.before)
+            new = self._rows(parts, template, number, options, cut, skip)
             rows += new if options.together == 1 else (replace(row, input=first + index) for row in new)
         return rows
 
@@ -215,6 +218,19 @@ class Tokenizer:
             self._check_range([id], 0)
         return id
 
+    def _between(
+        self, items: Iterable[Sequence[str]], options: EncodeOptions, known: dict[str, Pieces]
+    ) -> Iterator[Arranged]:
+        """Texts and pairs between special tokens."""
+        prompted = [(options.prompt + first, *rest) for first, *rest in items]
+        fresh = list(dict.fromkeys(text for texts in prompted for text in texts if text not in known))
+        found = dict(zip(fresh, self._pieces(fresh, aligned=options.aligned), strict=True))
+        known.update({texts[0]: found[texts[0]] for texts in prompted if len(texts) == 2 and texts[0] in found})
+        skips = self._skips(options.prompt, found)
+        for texts in prompted:
+            parts = [known[text] if text in known else found[text] for text in texts]
+            yield parts, self._templates[len(parts) == 2], skips.get(texts[0], 0)
+
     def _rows(
         self,
         parts: Sequence[Pieces],
@@ -225,8 +241,8 @@ class Tokenizer:
         skip: int,
     ) -> Iterator[Encoded]:
         """One or two texts, cut to fit or in windows, inside the template of special tokens."""
-        if len(parts) == 2 and options.second_tokens is not None and len(parts[1]) > options.second_tokens:
-            parts, cut = (parts[0], parts[1][: options.second_tokens]), True
+        if options.second_tokens is not None and len(parts[-1]) > options.second_tokens:
+            parts, cut = (*parts[:-1], parts[-1][: options.second_tokens]), True
         limit = min(options.window or self.max_length, self.max_length)
         room = limit - sum(part.slot < 0 for part in template)
         total = sum(map(len, parts))
@@ -361,7 +377,7 @@ class Tokenizer:
         """
         leading, _ = self.around()
         if self._text_only:
-            alone = self._pieces(list(found), aligned=False)
+            alone = self._pieces([text.removeprefix(prompt) for text in found], aligned=False)
             return {text: leading + len(found[text]) - len(own) for text, own in zip(found, alone, strict=True)}
         length = leading + len(self._pieces([prompt], aligned=False)[0]) if prompt else 0
         return dict.fromkeys(found, length)
@@ -371,21 +387,6 @@ class Tokenizer:
         names = (getattr(self._library.model, "unk_token", None), "<unk>", "[UNK]")
         ids = (self._library.token_to_id(name) for name in names if name is not None)
         return next((id for id in ids if id is not None), None)
-
-    def _template(self, *, pair: bool) -> tuple[Part, ...]:
-        """Where special tokens go and which type each place has, read off one encoded text or pair."""
-        shown = self._library.encode("a", "a" if pair else None)
-        if not set(shown.sequence_ids) >= ({0, 1} if pair else {0}):
-            raise BadCheckpoint("the tokenizer turns the text 'a' into no tokens; its tokenizer.json is not usable")
-        places = zip(shown.sequence_ids, shown.type_ids, shown.ids, strict=True)
-        template: list[Part] = []
-        for sequence, group in groupby(places, key=lambda place: place[0]):
-            members = list(group)
-            if sequence is None:
-                template.extend(Part(type=type, id=id) for _, type, id in members)
-            else:
-                template.append(Part(type=members[0][1], slot=sequence))
-        return tuple(template)
 
 
 def _texts(item: Input) -> tuple[str, ...]:

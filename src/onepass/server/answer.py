@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
 from onepass.server.service import Call
-from onepass.tasks.heads import head_of, is_reranker
+from onepass.tasks.heads import reranker_of
 from onepass.tasks.rerank import Ranking
 
 JSON = "application/json"
@@ -55,12 +55,14 @@ def listing(
 
 
 def unit_scores(call: Call, ranks: Ranking) -> Ranking:
-    """Scores between 0 and 1, as these formats promise, also from a checkpoint that leaves logits as they are."""
+    """Scores between 0 and 1, as these formats promise: the sigmoid of logits, and -1 to 1 of cosines as 0 to 1."""
     assert call.job is not None
-    _, head = head_of(call.job, "classify", "rerank", fits=is_reranker)
+    _, head = reranker_of(call.job)
+    if head.kind != "classify":
+        return [replace(one, score=min(max((1 + one.score) / 2, 0.0), 1.0)) for one in ranks]
     if head.finish != "none":
         return ranks
-    return [(index, 1 / (1 + math.exp(-max(min(score, 500.0), -500.0)))) for index, score in ranks]
+    return [replace(one, score=1 / (1 + math.exp(-max(min(one.score, 500.0), -500.0)))) for one in ranks]
 
 
 def timings(call: Call, total: float) -> dict[str, str]:

@@ -11,7 +11,7 @@ from onepass.errors import EmptyInput, InvalidInput, OnepassError
 from onepass.server.answer import Answer, dumps, listing, unit_scores
 from onepass.server.operation import Dialect, Operation
 from onepass.server.service import Call, listed
-from onepass.tasks.rerank import rerank
+from onepass.tasks.rerank import Ranking, rerank
 
 
 class CohereFailure(msgspec.Struct):
@@ -90,10 +90,10 @@ async def answer_v1(call: Call, body: RerankRequest) -> Answer:
 
     def rows(start: int, stop: int) -> list[dict[str, Any]]:
         if not echo:
-            return [{"index": index, "relevance_score": score} for index, score in ranks[start:stop]]
+            return [{"index": one.index, "relevance_score": one.score} for one in ranks[start:stop]]
         return [
-            {"index": index, "relevance_score": score, "document": as_object(body.documents[index])}
-            for index, score in ranks[start:stop]
+            {"index": one.index, "relevance_score": one.score, "document": as_object(body.documents[one.index])}
+            for one in ranks[start:stop]
         ]
 
     tokens = call.job.usage.tokens if call.job else 0
@@ -112,7 +112,7 @@ async def answer_v2(call: Call, body: CohereRequest) -> Answer:
     ranks = await ranked(call, body.model, body.query, body.documents, body.top_n, body.max_tokens_per_doc)
     return listing(
         len(ranks),
-        lambda start, stop: [{"index": index, "relevance_score": score} for index, score in ranks[start:stop]],
+        lambda start, stop: [{"index": one.index, "relevance_score": one.score} for one in ranks[start:stop]],
         step=1_024,
         before=b'{"id":' + dumps(str(uuid.uuid4())) + b',"results":[',
         after=b'],"meta":' + dumps(meta(call, "2")) + b"}",
@@ -126,8 +126,8 @@ async def ranked(
     documents: list[str],
     top_n: int | None,
     document_tokens: int | None = None,
-) -> list[tuple[int, float]]:
-    """(index, score), best first, at most top_n of them."""
+) -> Ranking:
+    """Best first, at most top_n of them."""
     job = call.open(model, len(documents))
     if not documents:
         raise EmptyInput("`documents` is an empty list; send at least one document")

@@ -53,7 +53,8 @@ def load(
 ) -> dict[str, Encoder]:
     """The encoders by name, all on one device."""
     device = Device(model_settings.cores or compute_threads(), settings.queue_tokens)
-    adapters = adapters_of(models, model_settings.adapter)
+    adapters = of_each(models, "adapter", model_settings.adapter)
+    rerankers = of_each(models, "reranker", model_settings.reranker)
     encoders = {}
     for name, model in models.items():
         encoders[name] = Encoder(
@@ -63,25 +64,25 @@ def load(
             dtype=model_settings.dtype,
             engine=model_settings.engine,
             adapter=adapters[name],
+            reranker=rerankers[name],
             max_length=model_settings.max_length,
         )
         log.info("loaded %s in %.1f s", name, encoders[name].load_seconds)
     return encoders
 
 
-def adapters_of(names: Iterable[str], setting: str | None) -> dict[str, str | None]:
-    """Each model's adapter, from "TASK" for all of them or "NAME=TASK,NAME=TASK". Raises BadSetting."""
-    adapters: dict[str, str | None] = dict.fromkeys(names)
+def of_each(names: Iterable[str], option: str, setting: str | None) -> dict[str, str | None]:
+    """Each model's value of an option, from "VALUE" for all of them or "NAME=VALUE,NAME=VALUE". Raises BadSetting."""
+    values: dict[str, str | None] = dict.fromkeys(names)
     if setting is None or "=" not in setting:
-        return dict.fromkeys(adapters, setting)
+        return dict.fromkeys(values, setting)
     for part in setting.split(","):
-        name, _, task = part.strip().rpartition("=")
-        if name not in adapters or not task:
-            raise BadSetting(
-                f"adapter is {setting!r}, of which {part.strip()!r} is not NAME=TASK for one of {', '.join(adapters)}"
-            )
-        adapters[name] = task
-    return adapters
+        name, _, value = part.strip().rpartition("=")
+        if name not in values or not value:
+            known = ", ".join(values)
+            raise BadSetting(f"{option} is {setting!r}, of which {part.strip()!r} is not NAME=VALUE for one of {known}")
+        values[name] = value
+    return values
 
 
 def run(service: Service, load: Callable[[], Mapping[str, Encoder]]) -> None:

@@ -178,8 +178,10 @@ async def answer_rerank(call: Call, body: RerankRequest) -> Answer:
 
     def rows(start: int, stop: int) -> list[dict[str, Any]]:
         if body.return_text:
-            return [{"index": index, "text": body.texts[index], "score": score} for index, score in ranks[start:stop]]
-        return [{"index": index, "score": score} for index, score in ranks[start:stop]]
+            return [
+                {"index": one.index, "text": body.texts[one.index], "score": one.score} for one in ranks[start:stop]
+            ]
+        return [{"index": one.index, "score": one.score} for one in ranks[start:stop]]
 
     return listing(len(ranks), rows, step=1_024)
 

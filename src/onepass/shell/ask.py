@@ -28,6 +28,7 @@ from onepass.tasks.fill import fill as fill_task
 from onepass.tasks.labels import labelled
 from onepass.tasks.log_probs import log_probs as log_probs_task
 from onepass.tasks.multivector import multivector as multivector_task
+from onepass.tasks.rerank import Ranking
 from onepass.tasks.rerank import rerank as rerank_task
 from onepass.tasks.run import plain as plain_answers
 from onepass.tasks.run import run as run_task
@@ -36,7 +37,6 @@ from onepass.tasks.sparse import sparse as sparse_task
 from onepass.tasks.tag import tag as tag_task
 
 Options = Mapping[str, Any]
-Ranked = tuple[float, int, Text]
 
 
 def embed(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
@@ -127,14 +127,16 @@ def rerank(model: str, settings: ModelSettings, query: str, documents: Sequence[
     """Scores do not depend on the other documents, so they are read in chunks; with top_n only the best are held."""
     output: Path | None = options["output"]
     top_n: int | None = options["top_n"]
-    best: list[Ranked] = []
+    best: list[tuple[float, int, Text]] = []
+    names = ("prompt", "document_tokens", "long", "window", "overlap", "raw_scores", "head")
+    chosen = {name: options[name] for name in names}
 
-    async def task(job: Job, chunk: list[Any]) -> list[tuple[int, float]]:
-        return await rerank_task(job, query, chunk, raw_scores=options["raw_scores"], truncate=truncate(options))
+    async def task(job: Job, chunk: list[Any]) -> Ranking:
+        return await rerank_task(job, query, chunk, truncate=truncate(options), **chosen)
 
-    def keep(start: int, chunk: list[Text], scores: list[tuple[int, float]]) -> None:
-        for index, score in scores:
-            ranked = (score, -(start + index), chunk[index])
+    def keep(start: int, chunk: list[Text], ranking: Ranking) -> None:
+        for one in ranking:
+            ranked = (one.score, -(start + one.index), chunk[one.index])
             if top_n is None or len(best) < top_n:
                 heapq.heappush(best, ranked)
             else:

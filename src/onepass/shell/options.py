@@ -70,6 +70,26 @@ input_options = stack(
     click.option("--column", metavar="NAME", help="Column or key that holds the text. [default: text]"),
 )
 
+rerank_options = stack(
+    click.option("--top-n", metavar="INTEGER", type=click.IntRange(min=1), help="Only the best this many."),
+    click.option(
+        "--prompt", metavar="NAME", help="Prompt of the model, or its text: an instruction, or put before QUERY."
+    ),
+    click.option(
+        "--document-tokens",
+        metavar="INTEGER",
+        type=click.IntRange(min=1),
+        help="Leave out of each document what comes after so many tokens.",
+    ),
+    click.option(
+        "--long",
+        type=click.Choice(["cut", "windows"]),
+        default="cut",
+        show_default=True,
+        help="Cut long documents, or read them in windows of which the best counts.",
+    ),
+)
+
 pair_option = click.option(
     "--pair-column", metavar="NAME", help="Column or key that holds the second text of each pair."
 )

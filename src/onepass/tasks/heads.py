@@ -7,6 +7,7 @@ from collections.abc import Callable
 from onepass.errors import InvalidInput, WrongTask
 from onepass.model.checkpoint import Checkpoint
 from onepass.model.heads import HeadSpec
+from onepass.model.rerankers import RERANKERS
 from onepass.schedule.job import Job
 
 
@@ -34,6 +35,35 @@ def head_of(
     return name, fitting[name]
 
 
+def reranker_of(job: Job, name: str | None = None) -> tuple[str, HeadSpec]:
+    """The head that reranks, with its name: one that reads pairs before vectors of tokens before a vector of the text.
+
+    Raises as `head_of`.
+    """
+    checkpoint = job.served.checkpoint
+    reranking = [own for own in checkpoint.heads.values() if reranks(own, checkpoint)]
+    if not reranking and "next" in {own.kind for own in checkpoint.heads.values()}:
+        raise WrongTask(
+            "this model cannot rerank: its files say no more than that it is a language model; if it was trained to, "
+            f"load it with the setting reranker, {' or '.join(RERANKERS)}"
+        )
+    kinds = [kind for kind in RANKING if kind in {own.kind for own in reranking}]
+    named = checkpoint.heads.get(name or "")
+    kind = named.kind if named is not None else next(iter(kinds), "classify")
+    return head_of(job, kind, "rerank", name, lambda own: reranks(own, checkpoint))
+
+
+RANKING = ("classify", "multivector", "embed")
+"""Kinds of heads that rerank, the best first."""
+
+
+def reranks(head: HeadSpec, checkpoint: Checkpoint) -> bool:
+    """A language model's plain states are no vectors to rank by."""
+    if head.kind == "embed":
+        return not {"fill", "next"} & {own.kind for own in checkpoint.heads.values()}
+    return is_reranker(head) or head.kind == "multivector"
+
+
 def tasks_of(checkpoint: Checkpoint) -> list[str]:
     """What a checkpoint can do, by the heads it has."""
     heads = checkpoint.heads.values()
@@ -43,7 +73,7 @@ def tasks_of(checkpoint: Checkpoint) -> list[str]:
         tasks += ["embed", "similarity"]
     if "classify" in kinds:
         tasks += ["classify"]
-        tasks += ["rerank"] if any(map(is_reranker, heads)) else []
+    tasks += ["rerank"] if any(reranks(head, checkpoint) for head in heads) else []
     tasks += [task for task in ("sparse", "multivector", "fill", "tag", "answer") if task in kinds]
     if {"fill", "next"} & kinds:
         tasks += ["log_probs", "classify"]  # with labels of the caller's own

@@ -79,11 +79,18 @@ def beside_others(job: Job, head: str, spec: HeadSpec) -> Reading[Floats]:
 
 
 async def late_interaction(
-    job: Job, query: str, documents: Iterable[str], *, options: EncodeOptions = PLAIN, head: str | None = None
+    job: Job,
+    query: str,
+    documents: Iterable[str],
+    *,
+    options: EncodeOptions = PLAIN,
+    mean: bool | None = None,
+    head: str | None = None,
 ) -> list[float]:
     """How well each document answers the query: `max_similarity` of their vectors.
 
     options: how documents are cut, or read in windows, each with its marker, of which the best one counts.
+    mean: as `max_similarity` has it.
     Raises what `multivector` raises.
     """
     name, _ = head_of(job, "multivector", "multivector", head)
@@ -93,23 +100,26 @@ async def late_interaction(
     cut_query: Truncate = None if options.truncate is None else "right"
     (asked,) = await multivector(job, [query], input_type="query", truncate=cut_query, head=name)
     found = await job.rows(strings(documents, "document"), lambda row: (_ask(name, side, row),), options=options)
-    scores = await max_similarity(job, asked, [row.outputs[0].values for rows in found for row in rows])
+    scores = await max_similarity(job, asked, [row.outputs[0].values for rows in found for row in rows], mean=mean)
     scored = iter(scores)
     return [max(islice(scored, len(rows))) for rows in found]
 
 
-async def max_similarity(job: Job, query: Floats, documents: Sequence[Floats]) -> list[float]:
+async def max_similarity(
+    job: Job, query: Floats, documents: Sequence[Floats], *, mean: bool | None = None
+) -> list[float]:
     """For each document the sum over the query's vectors of their largest product with one of its own (MaxSim).
 
     query: float32 [q, width].  documents: float32 [tokens, width] each.
-    The mean instead of the sum where the checkpoint was trained so (MeanMaxSim).
+    mean: the mean instead of the sum (MeanMaxSim); None: where the checkpoint was trained so.
     Raises InvalidInput for what cannot be compared.
     """
     query = _vectors(query, "the query")
     documents = [_vectors(document, f"document {index}", query.shape[1]) for index, document in enumerate(documents)]
     engine = job.served.device.engine(job.served.model)
     sides = job.served.checkpoint.multivector
-    share = 1 / len(query) if sides is not None and sides.mean else 1.0
+    mean = sides is not None and sides.mean if mean is None else mean
+    share = 1 / len(query) if mean else 1.0
 
     def scores(some: Sequence[Floats]) -> list[float]:
         offsets = np.array([*accumulate(map(len, some), initial=0)], np.int32)
