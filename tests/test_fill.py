@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,8 +15,8 @@ from tiny import KINDS, TEXT, Family, tiny_checkpoint
 from transformers import PreTrainedTokenizerFast, pipeline
 
 from onepass import Encoder
-from onepass.errors import EmptyInput, InvalidInput, WrongTask
-from onepass.tasks.fill import Filling
+from onepass.errors import EmptyInput, InvalidInput, TooLarge, WrongTask
+from onepass.tasks.fill import Filling, _filled, fill
 
 ONE = "The train to the {mask} leaves at seven."
 SEVERAL = [
@@ -73,6 +75,40 @@ def test_candidates_are_the_targets_of_the_pipeline(encoder: Encoder, folder: Pa
     want: Any = theirs(text, targets=candidates)
     assert as_pipeline(ours) == want
     assert len(ours) == 3
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "xlm-roberta"])
+def test_a_guess_in_the_middle_of_a_long_text(tmp_path: Path, family: Family) -> None:
+    """Every token in turn, beside halves of characters, too: the text is that of all tokens decoded."""
+    folder = tiny_checkpoint(tmp_path, family, "fill")
+    with Encoder(folder) as encoder:
+        mask, tokenizer = encoder.tokenizer.mask_id, encoder.tokenizer
+        assert mask is not None
+        given = "👩 x שלום {} 🎬, (the mill ended. {} 👧👧👧 café\r\nnaïve 🎬 don't"
+        given = given.replace("{}", tokenizer.spelling(mask))
+        ids = [token.id for token in tokenizer.tokens(given)]
+        gaps = [[*ids[:9], *ids[:1] * 9, *ids[9:]], [*ids[:1] * 10, *ids[1:]]]
+        halved = [ids[:5] + ids[6:], ids[:-4] + ids[-3:], *gaps, ids]
+        for skip in (True, False):
+            decode = functools.partial(tokenizer.decode, skip_special=skip)
+            for row in halved:
+                for position in range(1, len(row) - 1, 3):
+                    filled = _filled(decode, row, position)
+                    for id in range(0, encoder.checkpoint.spec.embed.vocab, 7):
+                        assert filled(id) == decode([*row[:position], id, *row[position + 1 :]])
+
+
+def test_a_server_refuses_more_than_it_writes(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onepass.tasks.fill.MOST_WRITTEN", 200)
+    texts = ["[MASK]"] * 10  # of three tokens
+    assert len(asyncio.run(fill(encoder.job(wait=False), texts, top_k=6))) == 10
+    with pytest.raises(
+        TooLarge,
+        match="^the texts around the guesses of inputs 0 to 9 have 210 tokens, more than the 200 that a request may",
+    ):
+        asyncio.run(fill(encoder.job(wait=False), texts, top_k=7))
+    assert len(asyncio.run(fill(encoder.job(), texts, top_k=7))) == 10
+    assert encoder.device.admission.reserved == 0
 
 
 def test_a_candidate_that_is_no_token_is_reported(encoder: Encoder, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from onepass.errors import EmptyInput, InvalidInput, WrongTask
+from onepass.errors import EmptyInput, InvalidInput, TooLarge, WrongTask
 from onepass.model.heads import HeadSpec
 from onepass.schedule.job import Answered, Job
 from onepass.schedule.pieces import Encoded, Truncate
@@ -17,6 +17,9 @@ from onepass.tasks.reading import Reading, read
 from onepass.tasks.texts import strings
 
 log = logging.getLogger("onepass")
+
+MOST_WRITTEN = 16_777_216  # tokens of the texts around all guesses of a request to a server
+NEAR = 8  # tokens beside a mask whose text a guess may change
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ async def fill(
     token stands for the first of those it falls into, and a warning says so; one that falls into none is left out.
     head: name of the head to read, of a checkpoint that has several for this.
     Raises WrongTask, InvalidInput for a text without a mask or with one where it is cut, EmptyInput, Overloaded,
-    EngineFailure.
+    TooLarge for a server's request whose guesses have texts of more than MOST_WRITTEN tokens, EngineFailure.
     """
     reading = filling(job, *head_of(job, "fill", "fill", head), top_k, candidates)
     return await read(job, strings(texts), reading, EncodeOptions(truncate=truncate))
@@ -71,8 +74,11 @@ def filling(
         raise InvalidInput(f"top_k is {top_k}; ask for at least 1")
     columns = None if candidates is None else _ids(tokenizer, candidates)
     name = tokenizer.spelling(mask)
+    most = min(top_k, job.served.checkpoint.spec.embed.vocab if columns is None else len(columns))
+    written = 0
 
     def ask(text: str, row: Encoded) -> Ask:
+        nonlocal written
         masks = tuple(index for index, id in enumerate(row.ids) if id == mask)
         lost = text.count(name) - len(masks) if row.cut else 0
         if lost > 0:
@@ -82,6 +88,12 @@ def filling(
             )
         if not masks:
             raise InvalidInput(f"input {row.input} holds no {name}; put one where a token is missing")
+        written += len(masks) * most * len(row.ids)
+        if not job.wait and written > MOST_WRITTEN:
+            raise TooLarge(
+                f"the texts around the guesses of inputs 0 to {row.input} have {written} tokens, more than the "
+                f"{MOST_WRITTEN} that a request may ask for; lower top_k, or send fewer texts at once"
+            )
         return Ask(head, finish="softmax", positions=masks, columns=columns, top=top_k)
 
     pad = job.served.checkpoint.tokenizer.pad_id
@@ -110,16 +122,37 @@ def _ids(tokenizer: Tokenizer, candidates: Sequence[str]) -> tuple[int, ...]:
 
 def _fillings(tokenizer: Tokenizer, answered: Answered, pad: int) -> Fillings:
     (ask,) = answered.outputs
-    masks = [index for index, id in enumerate(answered.row.ids) if id == tokenizer.mask_id]
+    row = answered.row.ids.tolist()
+    masks = [position for position, id in enumerate(row) if id == tokenizer.mask_id]
     assert ask.ids is not None
 
-    def filling(position: int, id: int, score: float) -> Filling:
-        ids = answered.row.ids.tolist()
-        ids[position] = id
-        sequence = tokenizer.decode([id for id in ids if id != pad], skip_special=len(masks) == 1)
-        return Filling(tokenizer.decode([id], skip_special=False), id, score, sequence)
+    def decode(ids: list[int]) -> str:
+        return tokenizer.decode([id for id in ids if id != pad], skip_special=len(masks) == 1)
 
-    return [
-        [filling(position, id, score) for id, score in zip(ids, scores, strict=True)]
-        for position, ids, scores in zip(masks, ask.ids.tolist(), ask.values.tolist(), strict=True)
-    ]
+    found = []
+    for position, guesses, scores in zip(masks, ask.ids.tolist(), ask.values.tolist(), strict=True):
+        filled = _filled(decode, row, position)
+        found.append(
+            [
+                Filling(tokenizer.decode([id], skip_special=False), id, score, filled(id))
+                for id, score in zip(guesses, scores, strict=True)
+            ]
+        )
+    return found
+
+
+def _filled(decode: Callable[[list[int]], str], ids: list[int], position: int) -> Callable[[int], str]:
+    """The text with another token at `position`, of which only what is near is decoded again."""
+    start, stop = max(position - NEAR, 0), position + 1 + NEAR
+    left, near = decode(ids[:position]), decode(ids[start:position])
+    seen, whole = decode(ids[:stop]), decode(ids)
+    # neither a character in two halves, nor special tokens alone that do not show beside what is joined
+    parted = whole.startswith(seen) and (seen or whole == seen) and (near or start == 0)
+
+    def filled(id: int) -> str:
+        changed = decode([*ids[start:position], id, *ids[position + 1 : stop]])
+        if parted and changed.startswith(near):
+            return left + changed[len(near) :] + whole[len(seen) :]
+        return decode([*ids[:position], id, *ids[position + 1 :]])
+
+    return filled

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from onepass.schedule.job import Answered, Job
 from onepass.schedule.pieces import Encoded
 from onepass.schedule.row import Ask
 from onepass.schedule.tokenizer import EncodeOptions
+
+ANSWERED_AT_ONCE = 32  # inputs, then others get their turn to be tokenised
 
 T = TypeVar("T")
 
@@ -53,4 +56,7 @@ async def read_all(
             for index, reading in enumerate(readings)
         ]
 
-    return await job.off_loop(lambda: list(map(answers, seen, rows)))
+    drawn, found = map(answers, seen, rows), list[list[Any]]()
+    while some := await job.off_loop(lambda: list(islice(drawn, ANSWERED_AT_ONCE))):
+        found += some
+    return found
