@@ -138,6 +138,12 @@ def test_the_template_is_never_cut(masked: Encoder, causal: Encoder) -> None:
             encoder.classify(["fox", LONG], labels=["bread", "train"], truncate=None)
 
 
+@pytest.mark.parametrize("labels", [3, 40])
+def test_a_text_is_cut_once_whatever_the_labels(nli: Encoder, labels: int, caplog: pytest.LogCaptureFixture) -> None:
+    nli.classify([LONG, "fox", LONG], labels=[str(label) for label in range(labels)])
+    assert caplog.messages == ["2 of 3 inputs were cut at 64 tokens"]
+
+
 # Long texts.
 
 

@@ -115,6 +115,11 @@ def test_a_masked_model_reads_a_row_per_token_and_reports_what_it_cut(masked: En
     assert job.usage.characters == len(TEXTS[0]) + len(LONG)
 
 
+def test_the_warning_counts_texts(masked: Encoder, caplog: pytest.LogCaptureFixture) -> None:
+    masked.log_probs([TEXTS[0], LONG, "a"])
+    assert caplog.messages == ["1 of 3 inputs were cut at 64 tokens"]
+
+
 def test_a_server_refuses_more_than_it_ever_admits(tiny_filler: Path) -> None:
     device = Device(1, queue_tokens=3000)
     with Encoder(tiny_filler, device=device) as encoder:

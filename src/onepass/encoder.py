@@ -294,7 +294,7 @@ class Encoder:
             log.warning(
                 "%d of %d inputs were cut at %d tokens",
                 job.usage.truncated,
-                len(job.usage.lengths),
+                job.usage.inputs,
                 self.checkpoint.max_length,
             )
         if job.usage.windows:

@@ -127,7 +127,7 @@ class Metrics:
         self.engine_seconds = counter("onepass_engine_seconds", "Seconds that lanes spent on micro-batches.")
         self.queue = Gauge("te_queue_size", "Rows waiting to be computed.", ["model"], registry=self.registry)
         self.queued_tokens = Gauge("onepass_queued_tokens", "Tokens admitted.", ["model"], registry=self.registry)
-        self.truncated = counter("onepass_truncated_rows", "Rows that were cut to the model's length.")
+        self.truncated = counter("onepass_truncated_rows", "Inputs that were cut to the model's length.")
         self.responses = Counter(
             "onepass_http_responses", "Answers, by route and status.", ["route", "status"], registry=self.registry
         )

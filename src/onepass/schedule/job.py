@@ -32,12 +32,14 @@ _numbers = itertools.count(1)
 class Usage:
     """What a job has cost so far.
 
+    inputs: texts or pairs given.  truncated: how many of them were cut.
     tokens: computed, special tokens included.  lengths: tokens of each row.  characters: of the texts given.
-    truncated: how many rows were cut.  windows: how many rows there are beyond one per input.
+    windows: how many rows there are beyond one per input.
     tokenize, queue, inference: wall-clock seconds spent tokenising, between the first row queued and its micro-batch,
     and from there to the end of the last micro-batch.
     """
 
+    inputs: int = 0
     tokens: int = 0
     characters: int = 0
     lengths: array[int] = field(default_factory=lambda: array("i"))
@@ -171,7 +173,8 @@ class _Run:
         self.encoded: list[Encoded] = []
         self.outputs: dict[int, tuple[RowOutput, ...]] = {}
         self.expected: int | None = None  # rows in all, once all are sent
-        self.inputs = self.sent = 0  # inputs and rows so far
+        self.inputs = self.sent = 0  # items and rows so far
+        self.last_cut = -1
         self.first_sent = self.first_started = 0.0
         self.inference_before = self.usage.inference
         self.done: asyncio.Future[None] = self.loop.create_future()
@@ -242,13 +245,21 @@ class _Run:
         lengths = [len(row.ids) for row in rows]
         self.usage.tokens += sum(lengths)
         self.usage.lengths.extend(lengths)
-        self.usage.truncated += sum(row.cut for row in rows)
+        self._count_inputs(len(chunk), rows)
         self.usage.windows += len(rows) - len(chunk)
         self.usage.characters += sum(map(_characters, chunk))
         self.inputs += len(chunk)
         self.sent += len(rows)
         if self.keep:
             self.encoded += rows
+
+    def _count_inputs(self, items: int, rows: list[Encoded]) -> None:
+        """Each once, and once where it was cut, also where its items are in two chunks."""
+        together = self.options.together
+        self.usage.inputs += sum(item % together == 0 for item in range(self.inputs, self.inputs + items))
+        cut = {row.input // together for row in rows if row.cut}
+        self.usage.truncated += len(cut - {self.last_cut})
+        self.last_cut = max(cut, default=self.last_cut)
 
     async def _encode(self, chunk: list[Input]) -> list[tuple[Encoded, tuple[Ask, ...]]]:
         def encode() -> list[tuple[Encoded, tuple[Ask, ...]]]:

@@ -100,6 +100,7 @@ async def _masked(job: Job, head: str, texts: Iterable[str], options: EncodeOpti
         source = await job.off_loop(lambda: list(encoded()))
         job.served.device.admission.check(sum(len(_places(row)) * len(row.ids) for row in rows))
     found = await job.outputs(masked(source), lambda row: (asks[row.input],), options=EncodeOptions(special=False))
+    job.usage.inputs = len(rows)  # instead of a copy for each token
     values = (float(output.values[0, 0]) for (output,) in found)
     return [_tokens(text, row, list(islice(values, len(_places(row))))) for text, row in zip(seen, rows, strict=True)]
 
