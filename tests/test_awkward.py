@@ -12,7 +12,7 @@ import pytest
 from live import Live, listening, load
 
 from onepass.encoder import Encoder
-from onepass.errors import OnepassError, WrongTask
+from onepass.errors import OnepassError
 
 MODELS = ["embedder", "classifier", "entailer", "tagger", "answerer", "filler", "decoder"]
 FOUR_BYTES = "𝔘𝔫𝔦 👩\u200d👩\u200d👧 miller 🎬 train"
@@ -213,20 +213,20 @@ def test_a_context_of_one_token(ask: Ask) -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "model", "given"),
+    ("task", "model", "given", "own"),
     [
-        ("classify", "classifier", ["fox"]),
-        ("tag", "tagger", ["fox"]),
-        ("answer", "answerer", ["who?", "fox"]),
+        ("embed", "embedder", ["fox"], "embed"),
+        ("classify", "classifier", ["fox"], "classify"),
+        ("tag", "tagger", ["fox"], "tag"),
+        ("fill", "filler", ["[MASK]"], "fill"),
+        ("log_probs", "decoder", ["fox"], "next"),
+        ("answer", "answerer", ["who?", "fox"], "answer"),
     ],
 )
-def test_a_head_that_the_checkpoint_does_not_have(
-    encoders: dict[str, Encoder], task: str, model: str, given: list[Any]
-) -> None:
-    (own,) = encoders[model].checkpoint.heads
-    with pytest.raises(WrongTask) as caught:
-        getattr(encoders[model], task)(*given, head="nobody")
-    assert str(caught.value) == f"this model has no head 'nobody' that can {task}; those that can are {own}"
+def test_a_head_that_the_checkpoint_does_not_have(ask: Ask, task: str, model: str, given: list[str], own: str) -> None:
+    found = ask(task, model, *given, head="nobody")
+    assert found["code"] == "wrong_task"
+    assert found["message"].startswith(f"this model has no head 'nobody' that can {task}; those that can are {own}")
 
 
 @pytest.mark.parametrize(
