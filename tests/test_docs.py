@@ -270,7 +270,7 @@ def test_every_error_code_is_documented_with_its_status() -> None:
     documented = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", page, re.MULTILINE))
     expected = {}
     dialects = {operation.dialect.name: operation.dialect for operation in OPERATIONS}
-    spelt = {"tei": "TEI", "openai": "OpenAI", "ollama": "Ollama"}
+    spelt = {"tei": "TEI", "openai": "OpenAI", "ollama": "Ollama", "vllm": "vLLM"}
     for code, status in STATUS.items():
         others = [f"{spelt[name]} {one.statuses[code]}" for name, one in dialects.items() if code in one.statuses]
         expected[code] = ", ".join([f"{status}", *others])

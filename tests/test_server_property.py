@@ -121,6 +121,19 @@ HUGGING_FACE: dict[str, dict[str, st.SearchStrategy[Any]]] = {
 }
 RIGHT |= HUGGING_FACE
 POST += [*HUGGING_FACE, "/models/a/pipeline/b", "/predict_tokens"]
+pooled = {"input": words | ids | st.lists(words, max_size=3) | st.lists(ids, max_size=3)}
+sides = {"queries": words | st.lists(words, min_size=1, max_size=2), "documents": words | st.lists(words, max_size=3)}
+scorers = st.sampled_from(["reranker", "embedder", "colbert"])
+VLLM: dict[str, dict[str, st.SearchStrategy[Any]]] = {
+    "/classify": {"model": st.sampled_from(["classifier", "multilabel", "reranker"]), **pooled},
+    "/pooling": {"model": st.sampled_from(MODELS), **pooled},
+    "/score": {"model": scorers, **sides},
+    "/v1/score": {"model": scorers, **sides},
+    "/detokenize": {"model": st.sampled_from(MODELS), "tokens": ids},
+}
+RIGHT |= VLLM
+POST += [*VLLM]
+RIGHT["/tokenize"]["prompt"] = RIGHT["/rerank"]["documents"] = words  # two dialects on one path
 RIGHT["/models/a/pipeline/b"] = {"inputs": words}
 RIGHT["/predict_tokens"] = {"model": st.just("tagger"), "inputs": st.lists(words | st.tuples(words), max_size=3)}
 OPTIONAL: dict[str, st.SearchStrategy[Any]] = {
@@ -155,6 +168,14 @@ OPTIONAL |= {
     "threshold": st.floats(0, 5) | numbers,
     "head": st.sampled_from([None, *SEVERAL]) | texts,
     "precision": st.sampled_from(["int8", "binary", "int4"]),
+}
+OPTIONAL |= {
+    "truncate_prompt_tokens": st.integers(-1, 20) | numbers,
+    "max_tokens_per_query": st.integers(0, 5) | numbers,
+    "use_activation": st.booleans() | st.none(),
+    "task": st.sampled_from(["embed", "classify", "token_embed", "token_classify", "plugin"]),
+    "embed_dtype": st.sampled_from(["float16", "float64"]),
+    "normalize": st.booleans() | values,
 }
 OPTIONAL["unknown"] = values
 OPTIONS = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onepass.errors import InvalidInput
-from onepass.schedule.tokenizer import Text
+from onepass.errors import InvalidInput, TooLarge
+from onepass.schedule.tokenizer import CHARACTERS_PER_TOKEN, Text
 from onepass.server.service import Call
 
 TextsOrIds = str | list[int | str | list[int]]
@@ -43,12 +43,23 @@ def text_or_pair(field: str, texts: Sequence[str]) -> str | tuple[str, str]:
     raise InvalidInput(f"`{field}` must hold one or two texts each, not {len(texts)}; send a list of lists for a batch")
 
 
+def check_sizes(call: Call, field: str, texts: Sequence[Text]) -> None:
+    """Raises TooLarge for a text of more characters than any of this model's rows could come from."""
+    assert call.encoder is not None
+    limit = CHARACTERS_PER_TOKEN * call.encoder.checkpoint.max_length
+    for number, text in enumerate(texts):
+        if isinstance(text, str) and len(text) > limit:
+            raise TooLarge(f"`{field}` number {number} has {len(text)} characters, this route takes {limit}; split it")
+
+
 async def leading(call: Call, text: str, tokens: int) -> str:
     """The text as far as its first tokens reach; the rest is counted as cut."""
     job = call.job
     assert job is not None
-    found = await job.off_loop(lambda: job.served.tokenizer.tokens(text, special=False))
-    if len(found) <= tokens:
-        return text
-    job.usage.truncated += 1
-    return text.encode()[: found[tokens - 1].stop].decode()
+    tokenizer = job.served.tokenizer
+    start = text[: CHARACTERS_PER_TOKEN * tokenizer.max_length]
+    found = await job.off_loop(lambda: tokenizer.tokens(start, special=False))
+    if len(found) > tokens:
+        start = start.encode()[: found[tokens - 1].stop].decode()
+    job.usage.truncated += len(start) < len(text)
+    return start

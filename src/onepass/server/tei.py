@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from onepass.errors import EmptyInput, InputTooLong, InvalidInput, OnepassError, TooLarge
+from onepass.errors import EmptyInput, InputTooLong, InvalidInput, OnepassError
 from onepass.schedule.tokenizer import Text
 from onepass.server.answer import Answer, dumps, listing, unit_scores
-from onepass.server.inputs import TextsOrIds, texts_or_ids, texts_or_pairs
+from onepass.server.inputs import TextsOrIds, check_sizes, texts_or_ids, texts_or_pairs
 from onepass.server.operation import Dialect, Operation
 from onepass.server.service import Call
 from onepass.tasks.classify import classify
@@ -212,10 +212,7 @@ async def answer_tokenize(call: Call, body: TokenizeRequest) -> Answer:
     refuse_empty(texts)
     name = call.prompt(body.prompt_name) or encoder.checkpoint.default_prompt
     prompt = encoder.checkpoint.prompts[name] if name is not None else ""
-    limit = 250 * encoder.checkpoint.max_length
-    for number, text in enumerate(texts):
-        if len(prompt) + len(text) > limit:
-            raise TooLarge(f"`inputs` number {number} has {len(text)} characters, this route takes {limit}; split it")
+    check_sizes(call, "inputs", texts)
 
     def piece(text: str) -> bytes:
         return dumps(
