@@ -66,13 +66,13 @@ FAILURES = {
 LAG_EVERY = 0.1
 PATIENCE = 0.1  # seconds after which a call looks whether its client is still there; most are answered by then
 OPERATIONS = (
-    *vllm.OPERATIONS,
-    *bei.OPERATIONS,
-    *hugging_face.OPERATIONS,
     *tei.OPERATIONS,
     *openai.OPERATIONS,
     *cohere_jina.OPERATIONS,
     *ollama.OPERATIONS,
+    *vllm.OPERATIONS,
+    *bei.OPERATIONS,
+    *hugging_face.OPERATIONS,
     *native.OPERATIONS,
 )
 FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
