@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from onepass import __version__
 from onepass.encoder import Encoder
@@ -35,13 +36,13 @@ class EmbedRequest(msgspec.Struct, kw_only=True):
 
 
 class EmbedResponse(msgspec.Struct):
-    """Durations are nanoseconds."""
+    """Durations are nanoseconds; where nothing was asked, nothing was measured."""
 
     model: str
     embeddings: list[list[float]]
-    total_duration: int
-    load_duration: int
-    prompt_eval_count: int
+    total_duration: int | UnsetType = UNSET
+    load_duration: int | UnsetType = UNSET
+    prompt_eval_count: int | UnsetType = UNSET
 
 
 class EmbeddingsRequest(msgspec.Struct, kw_only=True):

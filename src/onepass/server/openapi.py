@@ -25,6 +25,8 @@ PAGES = {
     "/api/ps": "The same: all of them are loaded.",
     "/api/version": "onepass's version.",
 }
+REFUSED = {"/health": (503,), "/readyz": (503,), "/info": (401, 404, 503), "/v1/models": (401,)}
+REFUSED |= {"/api/tags": (401,), "/api/ps": (401,)}
 NAMED = re.compile(r"{(\w+)(?::path)?}")
 REFERENCE = re.compile(r'\{"\$ref":"#/components/schemas/([^"]+)"\}')
 STYLE = """
@@ -61,7 +63,8 @@ def document(operations: Sequence[Operation], statuses: Mapping[str, int]) -> di
             "responses": {"200": described(200, response), **refusals},
         }
     for path, summary in PAGES.items():
-        paths.setdefault(path, {})["get"] = {"summary": summary, "responses": {"200": {"description": "OK"}}}
+        answers = {str(code): {"description": HTTPStatus(code).phrase} for code in (200, *REFUSED.get(path, ()))}
+        paths.setdefault(path, {})["get"] = {"summary": summary, "responses": answers}
     return {
         "openapi": "3.1.0",
         "info": {"title": "onepass", "version": __version__},
