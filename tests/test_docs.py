@@ -148,8 +148,8 @@ def served(example: Example, request: pytest.FixtureRequest) -> str:
     """The block with the address of a server that has the models it asks for."""
     if ADDRESS not in example.code:
         return example.code
-    named = re.search(r'"model": "[^"]+"|/models/\w+', example.code)
-    one = named is None or "all-MiniLM-L6-v2" in named[0]
+    named = re.search(r'(?:"model": "|/models/)([\w./-]+)', example.code)
+    one = named is None or named[1] == "all-MiniLM-L6-v2"
     return example.code.replace(ADDRESS, request.getfixturevalue("one_model" if one else "several_models"))
 
 

@@ -31,6 +31,7 @@ from onepass.shell.options import (
     serve_options,
     top_k_option,
     truncate_option,
+    vector_options,
     window_options,
 )
 
@@ -72,18 +73,7 @@ def serve(models: tuple[str, ...], **options: Any) -> None:
     show_default=True,
     help="JSON lines, or one array of a row a text.",
 )
-@prompt_option
-@dimensions_option
-@click.option(
-    "--normalize/--no-normalize", default=None, help="Scale vectors to length 1, or not. [default: as the model says]"
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "int8", "binary"]),
-    default="float32",
-    show_default=True,
-    help="Type of the numbers; binary packs eight signs into a byte.",
-)
+@vector_options
 @head_option
 @truncate_option
 @model_options
@@ -95,6 +85,26 @@ def embed(model: str, texts: tuple[str, ...], **options: Any) -> None:
     from onepass.shell import ask
 
     ask.embed(model, chosen(ModelSettings, options), texts, options)
+
+
+@cli.command()
+@click.argument("model")
+@click.argument("texts", nargs=-1)
+@input_options
+@output_option
+@click.option("--separator", metavar="TEXT", default="\n", help="What chunks end with. [default: a line break]")
+@vector_options
+@click.option("--overlap", metavar="INTEGER", type=click.IntRange(min=0), help="Tokens before a chunk in a window.")
+@head_option
+@model_options
+def embed_chunks(model: str, texts: tuple[str, ...], **options: Any) -> None:
+    """Turn the chunks of texts into vectors that know of the whole text.
+
+    Writes {"index", "chunks": [{"start", "stop", "embedding"}, ...]} for each, in order.
+    """
+    from onepass.shell import ask
+
+    ask.embed_chunks(model, chosen(ModelSettings, options), texts, options)
 
 
 @cli.command()

@@ -13,9 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
-import numpy as np
-from numpy.typing import NDArray
-
 from onepass.blocking import wait
 from onepass.engines import build_engine
 from onepass.engines.batch import Floats
@@ -30,6 +27,7 @@ from onepass.schedule.tokenizer import EncodeOptions, Text, Tokenizer
 from onepass.tasks.answer import Answer, AnswerOptions, answer, paired
 from onepass.tasks.classify import classify
 from onepass.tasks.embed import EmbedOptions, embed
+from onepass.tasks.embed_chunks import ChunkOptions, Document, embed_chunks
 from onepass.tasks.fill import fill
 from onepass.tasks.heads import tasks_of
 from onepass.tasks.log_probs import log_probs
@@ -39,6 +37,7 @@ from onepass.tasks.run import run
 from onepass.tasks.similarity import similarity
 from onepass.tasks.sparse import sparse
 from onepass.tasks.tag import tag
+from onepass.tasks.vectors import Vectors
 
 log = logging.getLogger("onepass")
 
@@ -47,7 +46,6 @@ X = TypeVar("X", contravariant=True)
 R = TypeVar("R")
 P = ParamSpec("P")
 Call = TypeVar("Call", covariant=True)
-Array = NDArray[np.float32] | NDArray[np.int8]
 
 _numbers = itertools.count(1)
 
@@ -156,15 +154,25 @@ class Encoder:
 
     # Tasks.
 
-    def embed(self, texts: str | Iterable[Text], **options: Unpack[EmbedOptions]) -> Array:
+    def embed(self, texts: str | Iterable[Text], **options: Unpack[EmbedOptions]) -> Vectors:
         """A str gives one row [width], many texts [n, width]; see `tasks.embed.embed`."""
         return wait(self.aembed(texts, **options))
 
-    async def aembed(self, texts: str | Iterable[Text], **options: Unpack[EmbedOptions]) -> Array:
+    async def aembed(self, texts: str | Iterable[Text], **options: Unpack[EmbedOptions]) -> Vectors:
         job = self.job()
         rows = await embed(job, [texts] if isinstance(texts, str) else texts, **options)
         self._report(job)
         return rows[0] if isinstance(texts, str) else rows
+
+    def embed_chunks(self, documents: Iterable[Document], **options: Unpack[ChunkOptions]) -> list[Vectors]:
+        """For each document an array [chunks, width]; see `tasks.embed_chunks.embed_chunks`."""
+        return wait(self.aembed_chunks(documents, **options))
+
+    async def aembed_chunks(self, documents: Iterable[Document], **options: Unpack[ChunkOptions]) -> list[Vectors]:
+        job = self.job()
+        vectors = await embed_chunks(job, documents, **options)
+        self._report(job)
+        return vectors
 
     def similarity(
         self,

@@ -185,6 +185,14 @@ class Tokenizer:
             )
         ]
 
+    def pieces(self, text: str, number: int = 0) -> Pieces:
+        """The tokens of a text, uncut and without special ones, with the characters they stand for.
+
+        number: of the input, for messages. Raises InvalidInput for text that is not Unicode.
+        """
+        check_unicode(text, f"input {number}")
+        return self._pieces([text], aligned=True)[0]
+
     def spelling(self, id: int) -> str:
         """A token as the vocabulary writes it: "##ing", "\u0120the"."""
         token: str | None = self._library.id_to_token(id)

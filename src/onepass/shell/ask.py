@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -24,6 +25,7 @@ from onepass.tasks.answer import Answer
 from onepass.tasks.answer import answer as answer_task
 from onepass.tasks.classify import classify as classify_task
 from onepass.tasks.embed import embed as embed_task
+from onepass.tasks.embed_chunks import embed_chunks as embed_chunks_task
 from onepass.tasks.fill import fill as fill_task
 from onepass.tasks.labels import labelled
 from onepass.tasks.log_probs import log_probs as log_probs_task
@@ -37,17 +39,35 @@ from onepass.tasks.sparse import sparse as sparse_task
 from onepass.tasks.tag import tag as tag_task
 
 Options = Mapping[str, Any]
+VECTOR = ("prompt", "input_type", "dimensions", "normalize", "precision")
 
 
 def embed(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
     output: Path | None = options["output"]
-    names = ("prompt", "dimensions", "normalize", "precision", "head")
-    task = partial(embed_task, truncate=truncate(options), **{name: options[name] for name in names})
+    task = partial(embed_task, truncate=truncate(options), **{name: options[name] for name in (*VECTOR, "head")})
     if options["output_format"] == "jsonl":
         lines(model, settings, texts, options, task, "embedding")
         return
     with source_of(texts, options) as source, outputs.npy(output) as append:
         run(model, settings, source, task, lambda start, chunk, vectors: append(vectors), output)
+
+
+def embed_chunks(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
+    chosen = {name: options[name] for name in (*VECTOR, "overlap", "head")}
+    if not options["separator"]:
+        raise click.UsageError("--separator is empty; give the text that chunks end with")
+    end = f"(?:{re.escape(options['separator'])})"
+    chunks = re.compile(f"{end}*.+?(?:{end}+|\\Z)", re.DOTALL)
+
+    async def task(job: Job, chunk: list[Any]) -> list[list[outputs.Record]]:
+        documents = [(text, [found.span() for found in chunks.finditer(text)]) for text in chunk]
+        vectors = await embed_chunks_task(job, documents, **chosen)
+        return [
+            [{"start": start, "stop": stop, "embedding": row} for (start, stop), row in zip(spans, rows, strict=True)]
+            for (_, spans), rows in zip(documents, vectors, strict=True)
+        ]
+
+    lines(model, settings, texts, options, task, "chunks")
 
 
 def classify(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:

@@ -111,6 +111,28 @@ dimensions_option = click.option(
     help="Cut vectors to this width and normalise them again.",
 )
 
+vector_options = stack(
+    prompt_option,
+    click.option(
+        "--input-type",
+        type=click.Choice(["query", "document"]),
+        help="Put the model's prompt for these before each text, if it has one.",
+    ),
+    dimensions_option,
+    click.option(
+        "--normalize/--no-normalize",
+        default=None,
+        help="Scale vectors to length 1, or not. [default: as the model says]",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["float32", "int8", "uint8", "binary", "ubinary"]),
+        default="float32",
+        show_default=True,
+        help="Type of the numbers; binary and ubinary pack eight signs into a byte.",
+    ),
+)
+
 raw_scores_option = click.option("--raw-scores", is_flag=True, help="Scores as the last layer gives them.")
 
 

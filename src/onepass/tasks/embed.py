@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onepass.engines.batch import Floats
 from onepass.errors import EmptyInput, InvalidInput
@@ -15,20 +14,20 @@ from onepass.schedule.job import Job
 from onepass.schedule.pieces import Truncate
 from onepass.schedule.row import Ask
 from onepass.schedule.tokenizer import EncodeOptions, Input, Text
-from onepass.tasks.heads import head_of
+from onepass.tasks.prompts import InputType, prompt_or_type
 from onepass.tasks.reading import Reading
-
-Precision = Literal["float32", "int8", "binary"]
-PRECISIONS: tuple[Precision, ...] = ("float32", "int8", "binary")
+from onepass.tasks.vectors import Precision, Ranges, Vectors, form
 
 
 class EmbedOptions(TypedDict, total=False):
     """The options of `embed`."""
 
     prompt: str | None
+    input_type: InputType | None
     dimensions: int | None
     normalize: bool | None
     precision: Precision
+    ranges: Ranges | None
     truncate: Truncate
     head: str | None
 
@@ -38,79 +37,42 @@ async def embed(
     texts: Iterable[Text],
     *,
     prompt: str | None = None,
+    input_type: InputType | None = None,
     dimensions: int | None = None,
     normalize: bool | None = None,
     precision: Precision = "float32",
+    ranges: Ranges | None = None,
     truncate: Truncate = "right",
     special: bool = True,
     head: str | None = None,
-) -> NDArray[np.float32] | NDArray[np.int8]:
-    """float32 [n, width], int8 [n, width] or int8 [n, ceil(width / 8)] (binary).
+) -> Vectors:
+    """float32 [n, width], int8 or uint8 [n, width], int8 (binary) or uint8 (ubinary) [n, ceil(width / 8)].
 
     prompt: a prompt name of the checkpoint, or the text itself if it holds a space, line break or colon; None: the
     checkpoint's default prompt.
+    input_type: "query" or "document" instead: the checkpoint's prompt of that name, or of "passage" or "corpus" for
+    documents, or none.
     dimensions: keep that many leading values, and make the length 1 again where the vectors are normalised.
     normalize: None does as the checkpoint says.
-    precision: int8 maps -1..1 of a unit vector to -127..127; binary keeps signs, eight to a byte, first value in the
-    highest bit, minus 128 (as sentence-transformers and Cohere pack it).
+    precision: int8 maps -1..1 of a unit vector to -127..127, uint8 to 1..255; binary and ubinary keep signs, eight to a
+    byte, first value in the highest bit, binary minus 128 (as sentence-transformers and Cohere pack them).
+    ranges: [2, width], lowest and highest value of each dimension in vectors like these; int8 and uint8 then divide
+    what lies between into 256 steps, as sentence-transformers does.
     special: whether given token ids get special tokens around them.
     head: name of the head to read, of a checkpoint that has several for this.
     Raises WrongTask, InvalidInput and its kinds, Overloaded, EngineFailure.
     """
-    name, found = head_of(job, "embed", "embed", head)
-    width = job.served.checkpoint.widths[name]
-    if dimensions is not None and not 1 <= dimensions <= width:
-        raise InvalidInput(f"dimensions is {dimensions}, this model gives 1 to {width}; ask for a number between")
-    if precision not in PRECISIONS:
-        raise InvalidInput(f"precision {precision!r} is unknown; choose {', '.join(PRECISIONS)}")
-    unit = found.finish == "l2" if normalize is None else normalize
-    if precision == "int8" and not unit:
-        raise InvalidInput("precision int8 needs vectors of length 1; leave normalize on, or ask for float32")
-    ask = Ask(name, finish="l2" if unit else "none")
-    options = EncodeOptions(prompt=prompt_text(job, prompt), truncate=truncate, special=special)
+    wanted = form(job, dimensions, normalize, precision, ranges, head)
+    ask = Ask(wanted.head, finish=wanted.finish)
+    options = EncodeOptions(prompt=prompt_or_type(job, prompt, input_type), truncate=truncate, special=special)
     outputs = await job.run(_not_empty(texts), ask, options=options)
-    vectors = np.concatenate([vector for (vector,) in outputs])
-    return quantize(cut(vectors, dimensions or width, unit=unit), precision)
+    return wanted.of(np.concatenate([vector for (vector,) in outputs]))
 
 
 def embedding(job: Job, name: str, head: HeadSpec) -> Reading[Floats]:
     """A text's vector as the checkpoint makes it, float32 [width]."""
     ask = Ask(name)
     return Reading(lambda text, row: ask, lambda text, rows: rows[0].outputs[0].values[0])
-
-
-def cut(vectors: Floats, dimensions: int, *, unit: bool) -> Floats:
-    """The leading values of each row, scaled to length 1 again if they were (Matryoshka)."""
-    if dimensions == vectors.shape[1]:
-        return vectors
-    kept = vectors[:, :dimensions]
-    if unit:
-        kept = kept / np.maximum(np.linalg.norm(kept, axis=1, keepdims=True), np.float32(1e-12))
-    return np.ascontiguousarray(kept)
-
-
-def quantize(vectors: Floats, precision: Precision) -> NDArray[np.float32] | NDArray[np.int8]:
-    if precision == "int8":
-        return np.clip(np.rint(vectors * 127), -127, 127).astype(np.int8)
-    if precision == "binary":
-        return (np.packbits(vectors > 0, axis=1).astype(np.int16) - 128).astype(np.int8)
-    return vectors
-
-
-def prompt_text(job: Job, prompt: str | None) -> str:
-    """The text to put before each input. Raises InvalidInput for a name that the checkpoint does not have."""
-    prompts, default = job.served.checkpoint.prompts, job.served.checkpoint.default_prompt
-    if prompt is None:
-        return prompts.get(default, "") if default else ""
-    if prompt in prompts:
-        return prompts[prompt]
-    if not prompt or set(prompt) & set(" \n:"):
-        return prompt
-    names = ", ".join(prompts) or "none"
-    raise InvalidInput(
-        f"prompt {prompt!r} is not a prompt name of this model, which has {names}; "
-        "use a name, or give the prompt's text with its space or colon"
-    )
 
 
 def _not_empty(texts: Iterable[Text]) -> Iterable[Input]:

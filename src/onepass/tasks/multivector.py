@@ -18,11 +18,11 @@ from onepass.schedule.job import Answered, Job
 from onepass.schedule.pieces import Encoded, Truncate
 from onepass.schedule.row import Ask
 from onepass.schedule.tokenizer import PLAIN, EncodeOptions
-from onepass.tasks.embed import cut
 from onepass.tasks.heads import head_of
 from onepass.tasks.prompts import InputType
 from onepass.tasks.reading import Reading, read
 from onepass.tasks.texts import strings
+from onepass.tasks.vectors import cut
 
 DOCUMENTS_AT_ONCE = 32
 """Laid end to end to be compared: few enough that their copy does not count."""

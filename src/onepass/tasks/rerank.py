@@ -15,15 +15,13 @@ from onepass.schedule.job import Answered, Job
 from onepass.schedule.pieces import Truncate
 from onepass.schedule.row import Ask
 from onepass.schedule.tokenizer import EncodeOptions
-from onepass.tasks.embed import prompt_text
 from onepass.tasks.heads import reranker_of
 from onepass.tasks.multivector import late_interaction
+from onepass.tasks.prompts import prompt_for, prompt_text
 from onepass.tasks.windows import windows
 
 Long = Literal["cut", "windows"]
 LONG: tuple[Long, ...] = ("cut", "windows")
-
-DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +123,7 @@ async def _cosines(
     job: Job, query: str, documents: Iterable[str], ask: Ask, prompt: str | None, options: EncodeOptions
 ) -> list[float]:
     """Of the query's vector with each document's."""
-    prompts = job.served.checkpoint.prompts
-    asked = prompts.get("query", "") if prompt is None else prompt_text(job, prompt)
-    kept = next((prompts[name] for name in DOCUMENT_PROMPTS if name in prompts), "")
+    asked, kept = prompt_for(job, "query", prompt), prompt_for(job, "document", None)
     (((vector,),),) = await job.run([query], ask, options=EncodeOptions(asked, options.truncate))
     before = ""
     if options.overlap is not None:  # each window has the prompt; white space at its end is the text's

@@ -11,11 +11,12 @@ from onepass.schedule.job import Job
 from onepass.schedule.pieces import Truncate
 from onepass.schedule.tokenizer import EncodeOptions
 from onepass.tasks.classify import labelling
-from onepass.tasks.embed import embedding, prompt_text
+from onepass.tasks.embed import embedding
 from onepass.tasks.fill import filling
 from onepass.tasks.labels import labelled
 from onepass.tasks.log_probs import following
 from onepass.tasks.multivector import beside_others
+from onepass.tasks.prompts import prompt_for, prompt_text
 from onepass.tasks.reading import Reading, read_all
 from onepass.tasks.sparse import weighing
 from onepass.tasks.tag import tagging
@@ -32,6 +33,12 @@ READINGS: Mapping[str, Callable[[Job, str, HeadSpec], Reading[Any]]] = {
 }
 """By a head's kind, what its own task asks and answers where no option is given."""
 
+PROMPTS: Mapping[str, Callable[[Job], str]] = {
+    "embed": lambda job: prompt_text(job, None),
+    "sparse": lambda job: prompt_for(job, "document", None),
+}
+"""By a head's kind, what its own task puts before texts; the others put nothing there."""
+
 PLAIN: Mapping[str, Callable[[Any], Any]] = {"classify": labelled, "sparse": list}
 
 
@@ -43,25 +50,32 @@ async def run(
     embed: float32 [width].  classify: (label, score) pairs, best first.  tag: entities.  fill: fillings of each mask.
     sparse: weights of tokens.  next: log-probabilities of the tokens.  multivector: float32 [tokens, width], as of
     documents. Heads over pairs of texts (answer, relevance, inference) are refused.
-    prompt: as `embed` takes it, read by all heads; a default prompt must be named, or refused with "", unless all
-    heads embed.
+    prompt: as `embed` takes it, read by all heads. None: what their own tasks put before texts, if that is the same.
     truncate: the side on which over-long texts are cut for all heads; None refuses them. There are no windows here.
     Raises WrongTask, InvalidInput and its kinds, Overloaded, EngineFailure.
     """
     readings = {name: _reading(job, name) for name in _checked_names(heads)}
     points = [name for name, reading in readings.items() if reading.points]
-    kinds = {job.served.checkpoint.heads[name].kind for name in readings}
-    before = prompt_text(job, prompt) if prompt is not None or "embed" in kinds else ""
-    if before and prompt is None and kinds != {"embed"}:
-        raise InvalidInput(
-            f"this model puts {before!r} before texts to embed, which every head would read; name it as prompt, or "
-            'give "" for none'
-        )
+    before = _prompt(job, readings, prompt)
     if before and points:
         raise InvalidInput(f"head {points[0]!r} says where in a text something stands, which a prompt would shift")
     options = EncodeOptions(prompt=before, truncate=truncate, aligned=bool(points))
     answers = await read_all(job, strings(texts), list(readings.values()), options)
     return [dict(zip(readings, row, strict=True)) for row in answers]
+
+
+def _prompt(job: Job, names: Iterable[str], prompt: str | None) -> str:
+    """As asked, or the one that all heads' own tasks put before texts. Raises InvalidInput."""
+    if prompt is not None:
+        return prompt_text(job, prompt)
+    heads = job.served.checkpoint.heads
+    usual = {PROMPTS[heads[name].kind](job) if heads[name].kind in PROMPTS else "" for name in names}
+    if len(usual) > 1:
+        raise InvalidInput(
+            f"alone these heads read different prompts, {' and '.join(map(repr, sorted(usual)))}; name one as prompt for "
+            'all, or give "" for none'
+        )
+    return usual.pop()
 
 
 def plain(answers: dict[str, Any], heads: Mapping[str, HeadSpec]) -> dict[str, Any]:

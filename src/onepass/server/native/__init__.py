@@ -4,6 +4,7 @@ from onepass.server.native import (
     answer,
     classify,
     embed,
+    embed_chunks,
     fill,
     log_probs,
     multivector,
@@ -14,5 +15,5 @@ from onepass.server.native import (
     tag,
 )
 
-TASKS = (embed, similarity, rerank, classify, tag, fill, answer, log_probs, sparse, multivector, run)
+TASKS = (embed, embed_chunks, similarity, rerank, classify, tag, fill, answer, log_probs, sparse, multivector, run)
 OPERATIONS = tuple(task.OPERATION for task in TASKS)

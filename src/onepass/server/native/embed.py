@@ -7,7 +7,9 @@ from msgspec import UNSET
 from onepass.server.answer import Answer
 from onepass.server.native.form import OfHead, Side, many, operation, results, truncation
 from onepass.server.service import Call
-from onepass.tasks.embed import Precision, embed
+from onepass.tasks.embed import embed
+from onepass.tasks.prompts import InputType
+from onepass.tasks.vectors import Precision
 
 
 class Embed(OfHead, kw_only=True):
@@ -15,9 +17,11 @@ class Embed(OfHead, kw_only=True):
 
     texts: str | list[str | list[int]]
     prompt: str | None = None
+    input_type: InputType | None = None
     dimensions: int | None = None
     normalize: bool | None = None
     precision: Precision = "float32"
+    ranges: tuple[list[float], list[float]] | None = None
     truncate: Side = UNSET
 
 
@@ -27,9 +31,11 @@ async def answer(call: Call, body: Embed) -> Answer:
         call.open(body.model, len(texts)),
         texts,
         prompt=body.prompt,
+        input_type=body.input_type,
         dimensions=body.dimensions,
         normalize=body.normalize,
         precision=body.precision,
+        ranges=body.ranges,
         truncate=truncation(call, body.truncate),
         head=body.head,
     )
