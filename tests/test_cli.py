@@ -25,7 +25,19 @@ from onepass import Encoder
 from onepass.cli import cli, main
 
 TEXTS = ["a river runs past the old mill", "cats sleep", "who wrote the letter that never arrived?", "salt, yeast"]
-TASKS = {"embed", "rerank", "classify", "tag", "fill", "answer", "log-probs", "multivector", "run", "sparse"}
+TASKS = {
+    "embed",
+    "embed-chunks",
+    "rerank",
+    "classify",
+    "tag",
+    "fill",
+    "answer",
+    "log-probs",
+    "multivector",
+    "run",
+    "sparse",
+}
 ONEPASS = str(Path(sys.executable).with_name("onepass"))
 
 
@@ -233,6 +245,16 @@ def test_sparse_writes_weights(tiny_splade: Path) -> None:
         weights = [[*vector] for vector in encoder.sparse(TEXTS[:2], input_type="query", top_k=2, threshold=0.5)]
     found = records(onepass("sparse", tiny_splade, *TEXTS[:2], "--input-type=query", "--top-k=2", "--threshold=0.5"))
     assert found == as_written("weights", weights)
+
+
+def test_chunks_end_with_their_separator(tiny_embedder: Path) -> None:
+    text = "; cats sleep; ; dogs; the train"
+    with Encoder(tiny_embedder) as encoder:
+        (vectors,) = encoder.embed_chunks([["; cats sleep; ; ", "dogs; ", "the train"]], dimensions=5)
+    found = records(onepass("embed-chunks", tiny_embedder, text, "--separator=; ", "--dimensions=5"))
+    spans = [{"start": start, "stop": stop} for start, stop in ((0, 16), (16, 22), (22, 31))]
+    chunks = [span | {"embedding": vector} for span, vector in zip(spans, vectors, strict=True)]
+    assert found == as_written("chunks", [chunks])
 
 
 def as_written(name: str, answers: Sequence[Any]) -> list[dict[str, Any]]:

@@ -192,6 +192,84 @@ def test_precisions(embedder: Encoder) -> None:
     assert np.abs(small / 127 - vectors).max() <= 0.5 / 127 + 1e-6
 
 
+@pytest.mark.parametrize("precision", ["int8", "uint8", "binary", "ubinary"])
+def test_precisions_are_those_of_sentence_transformers(embedder: Encoder, precision: Any) -> None:
+    texts = passages(9, most_words=10)
+    vectors = embedder.embed(texts)
+    ranges = np.stack([vectors[:6].min(0), vectors[:6].max(0)])  # which the last three pass
+    given = {"ranges": ranges} if precision.endswith("int8") else {}
+    expected = quantize_embeddings(vectors, precision, **given)
+    found = embedder.embed(texts, precision=precision, **given)
+    assert found.dtype == expected.dtype
+    assert np.array_equal(found, expected)
+
+
+def test_uint8_is_int8_and_128_more(embedder: Encoder) -> None:
+    small, large = (embedder.embed("a fox", precision=precision) for precision in ("int8", "uint8"))
+    assert large.dtype == np.uint8
+    assert np.array_equal(small.astype(np.int16) + 128, large)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            {"precision": "int8", "normalize": False},
+            "precision int8 needs vectors of length 1, or ranges; leave normalize on, or give them",
+        ),
+        (
+            {"precision": "binary", "ranges": [[0], [1]]},
+            "ranges are for the precisions int8 and uint8, not for binary; leave them out",
+        ),
+        (
+            {"precision": "int8", "ranges": [[0, 1], [1, 2]]},
+            "ranges has the shape [2, 2], the vectors need [2, 384]: lowest and highest values",
+        ),
+        (
+            {"precision": "int8", "ranges": "wide"},
+            "ranges is no array of numbers; send the lowest and the highest value of each dimension",
+        ),
+        (
+            {"precision": "int8", "dimensions": 1, "ranges": [[2], [1]]},
+            "ranges must hold finite numbers, in the first row none above the second; check their order",
+        ),
+        (
+            {"prompt": "a: ", "input_type": "query"},
+            "prompt 'a: ' and input_type 'query' both choose a prompt; give one of them",
+        ),
+        ({"input_type": "passage"}, "input_type 'passage' is unknown; choose document or query"),
+    ],
+)
+def test_options_of_embed_that_do_not_fit(embedder: Encoder, options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        embedder.embed("a fox", **options)
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        {"query": "find: ", "document": "text: "},
+        {"query": "find: ", "passage": "text: ", "corpus": "no: "},
+        {"corpus": "text: "},
+        {"clustering": "group: "},
+        {},
+    ],
+    ids=lambda prompts: "-".join(prompts) or "none",
+)
+def test_input_types_choose_prompts_as_sentence_transformers_does(tmp_path: Path, prompts: dict[str, str]) -> None:
+    folder = tiny_checkpoint(tmp_path, "bert", "embed")
+    saved = {"prompts": prompts, "default_prompt_name": "clustering" if "clustering" in prompts else None}
+    write_json(folder / "config_sentence_transformers.json", saved)
+    reference = SentenceTransformer(str(folder), device="cpu")
+    with Encoder(folder, dtype="float32") as encoder:
+        for input_type, encode in (("query", reference.encode_query), ("document", reference.encode_document)):
+            expected = encode(["the train", "cats sleep"])
+            np.testing.assert_allclose(
+                encoder.embed(["the train", "cats sleep"], input_type=input_type), expected, atol=1e-4
+            )
+
+
 def test_one_text_gives_one_row_and_token_ids_are_taken(embedder: Encoder) -> None:
     assert embedder.embed("a fox").shape == (384,)
     ids = embedder.tokenizer.encode(["a fox"], EncodeOptions())[0].ids[1:-1].tolist()

@@ -80,9 +80,11 @@ wild = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCh
         {},
         optional={
             "prompt": texts,
+            "input_type": st.sampled_from(["query", "document", "passage", None]),
+            "ranges": st.none() | st.just(np.array([[-1], [1]]) * np.ones(32)) | st.lists(anything, max_size=3),
             "dimensions": numbers,
             "normalize": st.booleans(),
-            "precision": st.sampled_from(["float32", "int8", "binary", "int4"]),
+            "precision": st.sampled_from(["float32", "int8", "uint8", "binary", "ubinary", "int4"]),
             **truncate,
         },
     ),
@@ -289,3 +291,19 @@ def test_run(encoders: dict[str, Encoder], given: Any, heads: Any, options: dict
 def test_heads_by_name(encoders: dict[str, Encoder], given: Any, task: str, head: str) -> None:
     found = answered(lambda: getattr(encoders["heads"], task)(given, head=head))
     assert found is None or SEVERAL[head].kind == ("fill" if task == "log_probs" else task)
+
+
+chunks = st.lists(texts, min_size=1, max_size=4)
+spans = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)) | anything, max_size=3)
+
+
+@wild
+@given(
+    st.lists(chunks | st.tuples(texts, spans) | anything, max_size=3) | st.lists(chunks, min_size=1, max_size=3),
+    st.fixed_dictionaries({}, optional={"overlap": st.none() | numbers, "dimensions": numbers, "prompt": texts}),
+)
+def test_embed_chunks(encoders: dict[str, Encoder], given: Any, options: dict[str, Any]) -> None:
+    found = answered(lambda: encoders["embedder"].embed_chunks(given, **options))
+    for document, rows in zip(given, found, strict=True) if found is not None else []:
+        assert len(rows) == len(document[1] if isinstance(document, tuple) else document)
+        assert np.isfinite(rows).all()

@@ -98,7 +98,8 @@ def test_prompts_are_read_by_all_heads_or_not_at_all(tmp_path: Path) -> None:
         with pytest.raises(InvalidInput) as caught:
             prompted.run("Cats", ["embed", "mood"])
         assert str(caught.value) == (
-            "alone these heads read different prompts, '' and 'find: '; name one as prompt for all, or give \"\" for none"
+            "alone these heads read different prompts, '' and 'find: '; name one as prompt for all, or give "
+            '"" for none'
         )
         with pytest.raises(InvalidInput, match="^head 'entities' says where in a text something stands"):
             prompted.run("Cats", ["mood", "entities"], prompt="query")

@@ -16,7 +16,18 @@ from live import Live, listening, load
 
 from onepass.encoder import Encoder
 
-TASKS = {"embed", "similarity", "rerank", "classify", "tag", "fill", "answer", "log_probs", "multivector"}
+TASKS = {
+    "embed",
+    "embed_chunks",
+    "similarity",
+    "rerank",
+    "classify",
+    "tag",
+    "fill",
+    "answer",
+    "log_probs",
+    "multivector",
+}
 TASKS |= {"sparse", "run"}
 TEXTS = ["A cat sits on the mat.", "Die Börse fällt", "猫が好きです", "one"]
 

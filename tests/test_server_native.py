@@ -87,6 +87,20 @@ def test_embed_takes_what_the_method_takes(live: Live, encoders: dict[str, Encod
     assert close(results(live, "embed", model="embedder", texts=[ids]), [encoder.embed("cats")])
 
 
+def test_embed_chunks_takes_texts_and_characters(live: Live, encoders: dict[str, Encoder]) -> None:
+    encoder = encoders["embedder"]
+    chunks = [f"{sentence} " for sentence in TEXT]
+    documents = [chunks, {"text": AWKWARD, "chunks": [[0, 4], [5, 22]]}]
+    answer = answered(live, "embed_chunks", model="embedder", documents=documents, overlap=3)
+    expected = encoder.embed_chunks([chunks, (AWKWARD, [(0, 4), (5, 22)])], overlap=3)
+    assert [len(one) for one in answer["results"]] == [len(chunks), 2]
+    assert all(map(close, answer["results"], expected))
+    assert answer["usage"]["windows"] >= 2
+    ranges = [[-0.5] * 32, [0.5] * 32]
+    found = results(live, "embed_chunks", model="embedder", documents=[chunks[:2]], precision="uint8", ranges=ranges)
+    assert found == [encoder.embed_chunks([chunks[:2]], precision="uint8", ranges=ranges)[0].tolist()]
+
+
 def test_similarity_is_a_row_for_each_of_a(live: Live, encoders: dict[str, Encoder]) -> None:
     a, b = ["cats", "dogs"], ["cats sleep", "dogs sleep", "bread"]
     assert close(results(live, "similarity", model="embedder", a=a, b=b), encoders["embedder"].similarity(a, b))

@@ -69,6 +69,16 @@ long_words = words | st.lists(words, min_size=30, max_size=60).map(" ".join)
 masked = st.lists(words | st.just("[MASK]"), min_size=1, max_size=5).map(lambda parts: " ".join(["[MASK]", *parts]))
 NATIVE: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "embed": {"model": st.just("embedder"), "texts": words | st.lists(words | ids, max_size=4)},
+    "embed_chunks": {
+        "model": st.just("embedder"),
+        "documents": st.lists(
+            st.lists(words, max_size=4)
+            | st.fixed_dictionaries(
+                {"text": words, "chunks": st.lists(st.tuples(st.integers(0, 20), st.integers(0, 40)), max_size=3)}
+            ),
+            max_size=3,
+        ),
+    },
     "similarity": {"model": st.just("embedder"), "a": words, "b": words | st.lists(words | ids, max_size=4)},
     "rerank": {"model": st.just("reranker"), "query": words, "documents": st.lists(words, max_size=4)},
     "classify": {
@@ -166,8 +176,9 @@ OPTIONAL |= {
     "align_to_words": st.booleans(),
     "prompt": st.none() | texts,
     "threshold": st.floats(0, 5) | numbers,
+    "ranges": st.lists(st.lists(numbers, min_size=31, max_size=32), max_size=3) | values,
     "head": st.sampled_from([None, *SEVERAL]) | texts,
-    "precision": st.sampled_from(["int8", "binary", "int4"]),
+    "precision": st.sampled_from(["int8", "uint8", "binary", "ubinary", "int4"]),
 }
 OPTIONAL |= {
     "truncate_prompt_tokens": st.integers(-1, 20) | numbers,

@@ -185,14 +185,6 @@ class Tokenizer:
             )
         ]
 
-    def pieces(self, text: str, number: int = 0) -> Pieces:
-        """The tokens of a text, uncut and without special ones, with the characters they stand for.
-
-        number: of the input, for messages. Raises InvalidInput for text that is not Unicode.
-        """
-        check_unicode(text, f"input {number}")
-        return self._pieces([text], aligned=True)[0]
-
     def spelling(self, id: int) -> str:
         """A token as the vocabulary writes it: "##ing", "\u0120the"."""
         token: str | None = self._library.id_to_token(id)
@@ -221,7 +213,7 @@ class Tokenizer:
         check_unicode(word, "a candidate")
         id: int | None = self._library.token_to_id(word)
         if id is None:
-            id = next(iter(self._pieces([word], aligned=False)[0].ids), None)
+            id = next(iter(self.pieces([word], aligned=False)[0].ids), None)
         if id is not None:
             self._check_range([id], 0)
         return id
@@ -232,7 +224,7 @@ class Tokenizer:
         """Texts and pairs between special tokens."""
         prompted = [(options.prompt + first, *rest) for first, *rest in items]
         fresh = list(dict.fromkeys(text for texts in prompted for text in texts if text not in known))
-        found = dict(zip(fresh, self._pieces(fresh, aligned=options.aligned), strict=True))
+        found = dict(zip(fresh, self.pieces(fresh, aligned=options.aligned), strict=True))
         known.update({texts[0]: found[texts[0]] for texts in prompted if len(texts) == 2 and texts[0] in found})
         skips = self._skips(options.prompt, found)
         for texts in prompted:
@@ -332,7 +324,8 @@ class Tokenizer:
         alignment = aligned(parts, template, len(options.prompt)) if options.aligned else None
         return Encoded(ids, types, cut, skip, number, first, alignment, filled(ids, types, options.expansion))
 
-    def _pieces(self, texts: list[str], *, aligned: bool) -> list[Pieces]:
+    def pieces(self, texts: list[str], *, aligned: bool) -> list[Pieces]:
+        """The tokens of each text, uncut, without special ones. aligned: with their characters and words."""
         if not aligned and len(texts) == 1:  # a batch of one would wake the library's threads
             return [Pieces(self._library.encode(texts[0], add_special_tokens=False).ids)]
         if not aligned:
@@ -385,9 +378,9 @@ class Tokenizer:
         """
         leading, _ = self.around()
         if self._text_only:
-            alone = self._pieces([text.removeprefix(prompt) for text in found], aligned=False)
+            alone = self.pieces([text.removeprefix(prompt) for text in found], aligned=False)
             return {text: leading + len(found[text]) - len(own) for text, own in zip(found, alone, strict=True)}
-        length = leading + len(self._pieces([prompt], aligned=False)[0]) if prompt else 0
+        length = leading + len(self.pieces([prompt], aligned=False)[0]) if prompt else 0
         return dict.fromkeys(found, length)
 
     def _unknown(self) -> int | None:

@@ -17,7 +17,7 @@ import numpy as np
 from onepass.engines.batch import Floats
 from onepass.errors import EmptyInput, InputTooLong, InvalidInput, WrongTask
 from onepass.schedule.job import Job
-from onepass.schedule.pieces import Encoded
+from onepass.schedule.pieces import Encoded, check_unicode
 from onepass.schedule.row import Ask
 from onepass.schedule.tokenizer import EncodeOptions
 from onepass.tasks.prompts import InputType, prompt_or_type
@@ -132,7 +132,8 @@ class _Cutter:
 
     def windows(self, number: int, text: str, spans: Spans) -> Iterator[Window]:
         """Raises InputTooLong, EmptyInput."""
-        pieces = self.tokenizer.pieces(self.prompt + text, number)
+        check_unicode(text, f"input {number}")
+        (pieces,) = self.tokenizer.pieces([self.prompt + text], aligned=True)
         stops = np.array([stop for _, stop in pieces.offsets], np.int64) - len(self.prompt)
         before = int(np.searchsorted(stops, 0, side="right")) if self.prompt else 0
         prompt, tokens = pieces.ids[:before], pieces.ids[before:]

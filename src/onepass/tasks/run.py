@@ -72,8 +72,8 @@ def _prompt(job: Job, names: Iterable[str], prompt: str | None) -> str:
     usual = {PROMPTS[heads[name].kind](job) if heads[name].kind in PROMPTS else "" for name in names}
     if len(usual) > 1:
         raise InvalidInput(
-            f"alone these heads read different prompts, {' and '.join(map(repr, sorted(usual)))}; name one as prompt for "
-            'all, or give "" for none'
+            f"alone these heads read different prompts, {' and '.join(map(repr, sorted(usual)))}; name one as "
+            'prompt for all, or give "" for none'
         )
     return usual.pop()
 
