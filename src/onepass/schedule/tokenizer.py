@@ -353,10 +353,7 @@ class Tokenizer:
                 )
 
     def _clipped(self, text: str, number: int, options: EncodeOptions) -> str:
-        """The text, cut to the character bound where it is not read in windows.
-
-        Raises InvalidInput, and InputTooLong where truncation is off.
-        """
+        """Cut to the character bound where not read in windows. Raises InvalidInput, InputTooLong."""
         check_unicode(text, f"input {number}")
         bound = CHARACTERS_PER_TOKEN * self.max_length
         if len(text) <= bound or options.overlap is not None:
