@@ -101,7 +101,7 @@ async def embed_chunks(
 
     source = rows() if job.wait else await job.off_loop(lambda: list(rows()))
     found = await job.outputs(source, asks, options=EncodeOptions(truncate=None))
-    job.usage.windows += len(windows) - len(counts)
+    job.usage.inputs, job.usage.windows = len(counts), len(windows) - len(counts)
     return await job.off_loop(lambda: _by_document(wanted, counts, windows, [one.values for (one,) in found]))
 
 
