@@ -29,6 +29,7 @@ from onepass.shell.options import (
     rerank_options,
     revision_option,
     serve_options,
+    stack,
     top_k_option,
     truncate_option,
     vector_options,
@@ -46,6 +47,12 @@ def cli(traceback: bool) -> None:
     """
 
 
+of_texts = stack(
+    cli.command(), click.argument("model"), click.argument("texts", nargs=-1), input_options, output_option
+)
+"""A command that asks a model about texts, before the options of its own."""
+
+
 @cli.command()
 @click.argument("models", nargs=-1, required=True, metavar="[NAME=]MODEL...")
 @serve_options
@@ -60,11 +67,7 @@ def serve(models: tuple[str, ...], **options: Any) -> None:
     run(named_models(models), chosen(ModelSettings, options), chosen(ServerSettings, options))
 
 
-@cli.command()
-@click.argument("model")
-@click.argument("texts", nargs=-1)
-@input_options
-@output_option
+@of_texts
 @click.option(
     "--format",
     "output_format",
@@ -87,11 +90,7 @@ def embed(model: str, texts: tuple[str, ...], **options: Any) -> None:
     ask.embed(model, chosen(ModelSettings, options), texts, options)
 
 
-@cli.command()
-@click.argument("model")
-@click.argument("texts", nargs=-1)
-@input_options
-@output_option
+@of_texts
 @click.option("--separator", metavar="TEXT", default="\n", help="What chunks end with. [default: a line break]")
 @vector_options
 @click.option("--overlap", metavar="INTEGER", type=click.IntRange(min=0), help="Tokens before a chunk in a window.")
@@ -129,12 +128,8 @@ def rerank(model: str, query: str, documents: tuple[str, ...], **options: Any) -
     ask.rerank(model, chosen(ModelSettings, options), query, documents, options)
 
 
-@cli.command()
-@click.argument("model")
-@click.argument("texts", nargs=-1)
-@input_options
+@of_texts
 @pair_option
-@output_option
 @click.option("--label", "labels", metavar="LABEL", multiple=True, help="A label of your own; may be repeated.")
 @click.option("--template", metavar="TEXT", help="Where your labels stand: as {}, or at the mask beside the text's {}.")
 @click.option("--multi-label/--one-label", default=None, help="Score each label by itself, or all against each other.")
@@ -159,11 +154,7 @@ def classify(model: str, texts: tuple[str, ...], **options: Any) -> None:
     ask.classify(model, chosen(ModelSettings, options), texts, options)
 
 
-@cli.command()
-@click.argument("model")
-@click.argument("texts", nargs=-1)
-@input_options
-@output_option
+@of_texts
 @click.option(
     "--aggregation",
     type=click.Choice(["none", "simple", "first", "average", "max"]),
@@ -192,11 +183,7 @@ def tag(model: str, texts: tuple[str, ...], **options: Any) -> None:
     ask.tag(model, chosen(ModelSettings, options), texts, options)
 
 
-@cli.command()
-@click.argument("model")
-@click.argument("texts", nargs=-1)
-@input_options
-@output_option
+@of_texts
 @top_k_option(5, "Tokens for each mask.")
 @click.option(
     "--candidate", "candidates", metavar="WORD", multiple=True, help="Only this token; may be repeated. [default: all]"
@@ -214,11 +201,7 @@ def fill(model: str, texts: tuple[str, ...], **options: Any) -> None:
     ask.fill(model, chosen(ModelSettings, options), texts, options)
 
 
-@cli.command()
-@click.argument("model")
-@click.argument("texts", nargs=-1)
-@input_options
-@output_option
+@of_texts
 @head_option
 @truncate_option
 @model_options
@@ -232,11 +215,7 @@ def log_probs(model: str, texts: tuple[str, ...], **options: Any) -> None:
     ask.log_probs(model, chosen(ModelSettings, options), texts, options)
 
 
-@cli.command()
-@click.argument("model")
-@click.argument("texts", nargs=-1)
-@input_options
-@output_option
+@of_texts
 @input_type_option
 @dimensions_option
 @head_option
@@ -252,11 +231,7 @@ def multivector(model: str, texts: tuple[str, ...], **options: Any) -> None:
     ask.multivector(model, chosen(ModelSettings, options), texts, options)
 
 
-@cli.command()
-@click.argument("model")
-@click.argument("texts", nargs=-1)
-@input_options
-@output_option
+@of_texts
 @input_type_option
 @top_k_option(None, "Most weights of a text. [default: as the model says]")
 @click.option(
@@ -281,11 +256,7 @@ def sparse(model: str, texts: tuple[str, ...], **options: Any) -> None:
     ask.sparse(model, chosen(ModelSettings, options), texts, options)
 
 
-@cli.command()
-@click.argument("model")
-@click.argument("texts", nargs=-1)
-@input_options
-@output_option
+@of_texts
 @click.option("--head", "heads", metavar="NAME", multiple=True, required=True, help="A head to read; may be repeated.")
 @click.option("--prompt", metavar="NAME", help="Prompt of the model to put before each text, for all heads.")
 @truncate_option
