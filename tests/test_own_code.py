@@ -11,14 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from live import listening
 from own_code import JINA, MAKERS, NEAREST, OPTIONS, jina_v2, read_heads, saved, write
 from running import ENGINES, STATES, deviation, error, every_engine, run, start
 from test_parity import LIMIT, random_rows, reference
 from tiny import change_json, redraw, refused, tiny_checkpoint
 from torch import nn
 
+from onepass.encoder import Encoder
 from onepass.errors import BadSetting, UnsupportedOption
 from onepass.model.checkpoint import Checkpoint, load_checkpoint
 from onepass.model.spec import Alibi
@@ -292,6 +295,16 @@ def test_each_model_of_a_server_has_its_own_adapter(tmp_path: Path) -> None:
         encoder.close()
     encoders["bert"].device.close()
     assert chosen == [TASKS[0], TASKS[1], None]
+
+
+def test_a_task_of_another_adapter_is_refused(tmp_path: Path) -> None:
+    adapted(tmp_path, None)
+    with Encoder(tmp_path, adapter=TASKS[1]) as encoder, listening(lambda: {"jina": encoder}) as live:
+        right = live.http.post("/v1/embeddings", json={"input": "a cat", "task": TASKS[1]})
+        assert np.allclose(right.json()["data"][0]["embedding"], encoder.embed("a cat", normalize=True), atol=1e-6)
+        wrong = live.http.post("/v1/embeddings", json={"input": "a cat", "task": TASKS[0]})
+        assert (wrong.status_code, wrong.json()["code"]) == (422, "invalid_input")
+        assert "serve the model under a second name with --adapter NAME=retrieval.query" in wrong.json()["detail"]
 
 
 def test_an_adapter_for_no_model_is_refused() -> None:

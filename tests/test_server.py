@@ -170,7 +170,7 @@ def test_max_tokens_per_doc_cuts_documents_and_says_so(live: Live) -> None:
     same = post(live, "/v2/rerank", query="cat", documents=[long], model="reranker", max_tokens_per_doc=len(tokens))
     assert same["results"] == whole["results"]
     assert cut["results"] != post(live, "/v2/rerank", query="cat", documents=[long], model="reranker")["results"]
-    assert cut["meta"]["warnings"] == ["1 of the documents were cut because they are longer than allowed"]
+    assert cut["meta"]["warnings"] == ["1 of the texts were cut because they are longer than allowed"]
 
 
 def test_similarity_is_the_cosine(live: Live, encoders: dict[str, Encoder]) -> None:
@@ -252,7 +252,7 @@ def test_probes_of_a_ready_server(live: Live) -> None:
 def test_the_openapi_document_describes_every_route(live: Live) -> None:
     document = live.http.get("/openapi.json").json()
     routes = {"/embed", "/predict", "/rerank", "/similarity", "/tokenize", "/decode", "/"}
-    routes |= {"/v1/embeddings", "/embeddings", "/v1/rerank", "/v2/rerank"}
+    routes |= {"/v1/embeddings", "/embeddings", "/v1/rerank", "/v2/rerank", "/v1/embed", "/v2/embed"}
     routes |= {"/api/embed", "/api/embeddings", "/api/show"}
     routes |= {f"/onepass/v1/{task}" for task in TASKS}
     routes |= {"/models/{model}", "/models/{model}/pipeline/{task}", "/pipeline/{task}/{model}", "/predict_tokens"}

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from live import Live, listening, load
 from tiny import SEVERAL
 
-from onepass.server import native
+from onepass.server import cohere, jina, native, ollama, openai
 from onepass.server.native import form
 from onepass.tasks.tag import AGGREGATIONS
 
 POST = ["/embed", "/predict", "/rerank", "/similarity", "/tokenize", "/decode", "/"]
-POST += ["/v1/embeddings", "/embeddings", "/v1/rerank", "/v2/rerank"]
+POST += ["/v1/embeddings", "/embeddings", "/v1/rerank", "/v2/rerank", "/v1/embed", "/v2/embed"]
 POST += ["/api/embed", "/api/embeddings", "/api/show"]
 POST += [operation.path for operation in native.OPERATIONS]
 GET = ["/health", "/info", "/metrics", "/ping", "/livez", "/readyz", "/v1/models", "/openapi.json", "/docs"]
@@ -60,6 +60,8 @@ RIGHT: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "query": words,
         "documents": st.lists(words | st.dictionaries(st.just("text"), words, min_size=1), min_size=1, max_size=4),
     },
+    "/v1/embed": {"model": st.just("embedder"), "texts": st.lists(words, max_size=4)},
+    "/v2/embed": {"model": st.just("embedder"), "texts": st.lists(words, max_size=4)},
     "/api/embed": {"model": st.just("embedder"), "input": words | st.lists(words, max_size=4)},
     "/api/embeddings": {"model": st.just("embedder"), "prompt": words},
     "/api/show": {"model": st.sampled_from(MODELS)},
@@ -179,6 +181,17 @@ OPTIONAL |= {
     "ranges": st.lists(st.lists(numbers, min_size=31, max_size=32), max_size=3) | values,
     "head": st.sampled_from([None, *SEVERAL]) | texts,
     "precision": st.sampled_from(["int8", "uint8", "binary", "ubinary", "int4"]),
+    "task": st.sampled_from(["retrieval.query", "retrieval.passage", "text-matching"]) | texts,
+    "late_chunking": st.booleans() | values,
+    "normalized": st.booleans() | values,
+    "embedding_type": st.sampled_from(["float", "base64", "ubinary", "int8"]) | values,
+    "embedding_types": st.lists(st.sampled_from(["float", "int8", "uint8", "binary", "base64", "int4"]), max_size=3),
+    "output_dimension": st.integers(1, 32) | numbers | st.none(),
+    "max_tokens": st.integers(1, 64) | numbers | st.none(),
+    "max_chunks_per_doc": st.integers(1, 4) | numbers | st.none(),
+    "images": st.lists(texts, max_size=2) | values,
+    "options": st.dictionaries(texts, scalars, max_size=2) | values,
+    "keep_alive": numbers | texts,
 }
 OPTIONAL |= {
     "truncate_prompt_tokens": st.integers(-1, 20) | numbers,
@@ -189,10 +202,10 @@ OPTIONAL |= {
     "normalize": st.booleans() | values,
 }
 OPTIONAL["unknown"] = values
-OPTIONS = {
-    operation.path: {*operation.request.__struct_fields__} & {*OPTIONAL} | {"unknown"}
-    for operation in native.OPERATIONS
-}
+OPTIONS: dict[str, set[str]] = {}
+for operation in (*openai.OPERATIONS, *jina.OPERATIONS, *cohere.OPERATIONS, *ollama.OPERATIONS, *native.OPERATIONS):
+    fields = {*operation.request.__struct_fields__} & {*OPTIONAL} | {"unknown"}
+    OPTIONS[operation.path] = OPTIONS.get(operation.path, set()) | fields
 
 
 @st.composite
@@ -230,7 +243,7 @@ def check_answered(live: Live, method: str, path: str, body: bytes, content_type
     event(str(response.status_code))
     assert response.status_code < 500, response.text
     if response.status_code >= 400 and method != "HEAD":
-        assert set(response.json()) & {"error", "message"}, response.text
+        assert set(response.json()) & {"error", "message", "detail"}, response.text
     follow_up = live.http.post("/embed", json={"inputs": "next", "model": "embedder"}, timeout=20)
     assert follow_up.status_code == 200
 

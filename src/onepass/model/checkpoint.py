@@ -47,6 +47,7 @@ class Checkpoint:
     there is no such head.
     table: what reads queries for sparse vectors instead of the trunk, or None.  most_weights: of a sparse vector, where
     the checkpoint limits them.
+    adapter: the task whose adapter is merged into the weights, of a model that has several.
     notes: choices made while loading that a user may want to know, a sentence each.
     """
 
@@ -65,6 +66,7 @@ class Checkpoint:
     multivector: MultiVector | None = None
     table: TokenTable | None = None
     most_weights: int | None = None
+    adapter: str | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -131,6 +133,7 @@ def load_checkpoint(
         multivector=compared,
         table=None if modules is None or modules.table is None else read_table(path, modules.table, config, notes),
         most_weights=saved.integer("max_active_dims", 0, least=1) if saved.get("max_active_dims") else None,
+        adapter=adapter,
         notes=tuple(notes),
     )
 

@@ -54,6 +54,22 @@ def listing(
     return Answer(pieces())
 
 
+def joined(*parts: bytes | Answer) -> Answer:
+    """The bodies one after another."""
+    bodies = [part.body if isinstance(part, Answer) else part for part in parts]
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for body in bodies:
+            if isinstance(body, bytes):
+                yield body
+            else:
+                async for piece in body:
+                    yield piece
+
+    whole = [body for body in bodies if isinstance(body, bytes)]
+    return Answer(b"".join(whole) if len(whole) == len(bodies) else pieces())
+
+
 def unit_scores(call: Call, ranks: Ranking) -> Ranking:
     """Scores between 0 and 1, as these formats promise: the sigmoid of logits, and -1 to 1 of cosines as 0 to 1."""
     assert call.job is not None

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from onepass.encoder import Encoder
 from onepass.errors import OnepassError, Overloaded, Unavailable
-from onepass.server import bei, cohere_jina, hugging_face, native, ollama, openai, tei, vllm
+from onepass.server import bei, cohere, hugging_face, jina, native, ollama, openai, tei, vllm
 from onepass.server.answer import Answer, dumps, stages, timings
 from onepass.server.body import parse, read_body
 from onepass.server.openapi import document, page
@@ -67,8 +67,9 @@ LAG_EVERY = 0.1
 PATIENCE = 0.1  # seconds after which a call looks whether its client is still there; most are answered by then
 OPERATIONS = (
     *tei.OPERATIONS,
+    *jina.OPERATIONS,
     *openai.OPERATIONS,
-    *cohere_jina.OPERATIONS,
+    *cohere.OPERATIONS,
     *ollama.OPERATIONS,
     *vllm.OPERATIONS,
     *bei.OPERATIONS,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from onepass.errors import InvalidInput, TooLarge
 from onepass.schedule.tokenizer import CHARACTERS_PER_TOKEN, Text
 from onepass.server.service import Call
+from onepass.tasks.prompts import InputType
 
 TextsOrIds = str | list[int | str | list[int]]
 
@@ -50,6 +51,14 @@ def check_sizes(call: Call, field: str, texts: Sequence[Text]) -> None:
     for number, text in enumerate(texts):
         if isinstance(text, str) and len(text) > limit:
             raise TooLarge(f"`{field}` number {number} has {len(text)} characters, this route takes {limit}; split it")
+
+
+def prompt_or_type(call: Call, name: str | None, input_type: InputType | None) -> tuple[str | None, InputType | None]:
+    """The prompt of that name where the model has one, else the input type: `embed` takes either."""
+    assert call.encoder is not None
+    if name in call.encoder.checkpoint.prompts:
+        return name, None
+    return None, input_type
 
 
 async def leading(call: Call, text: str, tokens: int) -> str:

@@ -28,6 +28,7 @@ class EmbedOptions(TypedDict, total=False):
     normalize: bool | None
     precision: Precision
     ranges: Ranges | None
+    max_tokens: int | None
     truncate: Truncate
     head: str | None
 
@@ -42,6 +43,7 @@ async def embed(
     normalize: bool | None = None,
     precision: Precision = "float32",
     ranges: Ranges | None = None,
+    max_tokens: int | None = None,
     truncate: Truncate = "right",
     special: bool = True,
     head: str | None = None,
@@ -58,13 +60,17 @@ async def embed(
     byte, first value in the highest bit, binary minus 128 (as sentence-transformers and Cohere pack them).
     ranges: [2, width], lowest and highest value of each dimension in vectors like these; int8 and uint8 then divide
     what lies between into 256 steps, as sentence-transformers does.
+    max_tokens: of a row, special tokens included; longer texts are over-long even where the model takes more.
     special: whether given token ids get special tokens around them.
     head: name of the head to read, of a checkpoint that has several for this.
     Raises WrongTask, InvalidInput and its kinds, Overloaded, EngineFailure.
     """
     wanted = form(job, dimensions, normalize, precision, ranges, head)
+    if max_tokens is not None and max_tokens < 1:
+        raise InvalidInput(f"max_tokens is {max_tokens}; ask for at least 1, or leave it out")
     ask = Ask(wanted.head, finish=wanted.finish)
-    options = EncodeOptions(prompt=prompt_or_type(job, prompt, input_type), truncate=truncate, special=special)
+    text = prompt_or_type(job, prompt, input_type)
+    options = EncodeOptions(prompt=text, truncate=truncate, special=special, window=max_tokens)
     outputs = await job.run(_not_empty(texts), ask, options=options)
     return wanted.of(np.concatenate([vector for (vector,) in outputs]))
 

@@ -22,6 +22,7 @@ class Embed(OfHead, kw_only=True):
     normalize: bool | None = None
     precision: Precision = "float32"
     ranges: tuple[list[float], list[float]] | None = None
+    max_tokens: int | None = None
     truncate: Side = UNSET
 
 
@@ -36,6 +37,7 @@ async def answer(call: Call, body: Embed) -> Answer:
         normalize=body.normalize,
         precision=body.precision,
         ranges=body.ranges,
+        max_tokens=body.max_tokens,
         truncate=truncation(call, body.truncate),
         head=body.head,
     )
