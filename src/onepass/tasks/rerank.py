@@ -114,7 +114,7 @@ async def _together(
     found = await job.rows(
         list(pairs) if isinstance(documents, list) else pairs,
         lambda _: (ask,),
-        options=replace(options, prompt=_instruction(job, prompt)),
+        options=replace(options, prompt=instruction(job, prompt)),
     )
     return [max(float(row.outputs[0].values[0, 0]) for row in rows) for rows in found]
 
@@ -139,8 +139,8 @@ async def _cosines(
     return [max(map(cosine, rows)) for rows in found]
 
 
-def _instruction(job: Job, prompt: str | None) -> str:
-    """A default prompt is left out where the model's template has no place for it."""
+def instruction(job: Job, prompt: str | None) -> str:
+    """What is put beside query and document; no default prompt where the template has no place for it."""
     pairs = job.served.tokenizer.pairs
     if prompt is None and pairs is not None and pairs.instructed is None:
         return ""

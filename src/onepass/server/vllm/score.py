@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -16,9 +17,10 @@ from onepass.server.inputs import leading
 from onepass.server.operation import Operation
 from onepass.server.service import Call
 from onepass.server.vllm.form import VLLM, Asked, Usage, heading, reading, usage
-from onepass.tasks.heads import head_of, is_reranker
+from onepass.tasks.heads import reranker_of
 from onepass.tasks.multivector import max_similarity, multivector
 from onepass.tasks.pool import pool
+from onepass.tasks.rerank import instruction
 
 Texts = str | list[str]
 Most = Annotated[int, Meta(ge=0)]
@@ -28,7 +30,10 @@ SIDES = (("queries", "documents"), ("queries", "items"), ("data_1", "data_2"), (
 
 
 class AskedOfPairs(Asked, kw_only=True):
-    """`max_tokens_per_query`, `max_tokens_per_doc`: what a text has beyond them is left out; 0: nothing."""
+    """`max_tokens_per_query`, `max_tokens_per_doc`: what a text has beyond them is left out; 0: nothing.
+
+    `instruction`: to a language model that is asked in words.
+    """
 
     max_tokens_per_query: Most = 0
     max_tokens_per_doc: Most = 0
@@ -155,24 +160,25 @@ async def scored(call: Call, body: AskedOfPairs, first: list[str], second: list[
     """One score for each pair. Raises InvalidInput for lists that do not make pairs."""
     job = call.open(body.model, max(len(first), len(second)))
     options = reading(call, body)
-    if body.instruction is not None or body.chat_template_kwargs:
-        raise InvalidInput("`instruction` and `chat_template_kwargs` need a score template, which no model here has")
+    _, head = reranker_of(job)
+    if body.instruction is not None and (head.kind != "classify" or job.served.tokenizer.pairs is None):
+        raise InvalidInput("`instruction` is for language models that are asked in words; leave it out")
+    if body.chat_template_kwargs:
+        raise InvalidInput("`chat_template_kwargs` cannot be given; what may change of a template is `instruction`")
     if not first or not second:
         raise EmptyInput("there are no texts on one side; send at least one")
     if len(first) not in (1, len(second)):
         raise InvalidInput(f"{len(first)} texts do not pair with {len(second)}; send 1 and any, or as many of both")
     first = [await cut(call, text, body.max_tokens_per_query, "max_tokens_per_query") for text in first]
     second = [await cut(call, text, body.max_tokens_per_doc, "max_tokens_per_doc") for text in second]
-    heads = job.served.checkpoint.heads.values()
-    raw = body.use_activation is False
+    if head.kind == "multivector":
+        return await late(job, first, second, options)
+    if head.kind == "embed":
+        vectors = await pool(job, [*first, *second], "embed", raw=False, options=options)
+        return await job.off_loop(lambda: cosines(np.stack(vectors[: len(first)]), np.stack(vectors[len(first) :])))
     pairs = list(zip(first * (len(second) // len(first)), second, strict=True))
-    if not any(map(is_reranker, heads)):
-        if any(head.kind == "embed" for head in heads):
-            vectors = await pool(job, [*first, *second], "embed", raw=False, options=options)
-            return await job.off_loop(lambda: cosines(np.stack(vectors[: len(first)]), np.stack(vectors[len(first) :])))
-        if any(head.kind == "multivector" for head in heads):
-            return await late(job, first, second, options)
-        head_of(job, "classify", "score", fits=is_reranker)
+    options = replace(options, prompt=instruction(job, body.instruction))
+    raw = body.use_activation is False
     return [float(score[0]) for score in await pool(job, pairs, "classify", raw=raw, options=options)]
 
 
