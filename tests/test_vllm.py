@@ -17,7 +17,7 @@ from live import Live, listening, load
 
 from onepass.encoder import Encoder
 
-MODELS = ["embedder", "classifier", "multilabel", "reranker", "tagger", "filler", "colbert"]
+MODELS = ["embedder", "classifier", "multilabel", "reranker", "tagger", "filler", "colbert", "asked"]
 TEXTS = ["A cat sits on the mat.", "The stock market fell."]
 SIDES = [("queries", "documents"), ("queries", "items"), ("data_1", "data_2"), ("text_1", "text_2")]
 LONG = "the miller grinds corn " * 40
@@ -177,6 +177,16 @@ def test_score_by_vectors_of_tokens(live: Live, encoders: dict[str, Encoder]) ->
     assert np.allclose([row["score"] for row in found["data"]], expected[0], atol=1e-4)
     zipped = sent(live, "/score", model="colbert", queries=TEXTS, documents=TEXTS)
     assert np.allclose([row["score"] for row in zipped["data"]], np.diag(expected), atol=1e-4)
+
+
+def test_score_by_a_model_that_is_asked(live: Live, encoders: dict[str, Encoder]) -> None:
+    expected = {one.index: one.score for one in encoders["asked"].rerank("cat", TEXTS)}
+    found = sent(live, "/score", model="asked", queries="cat", documents=TEXTS)
+    assert [row["score"] for row in found["data"]] == pytest.approx([expected[0], expected[1]], abs=1e-6)
+    told = sent(live, "/score", model="asked", queries="cat", documents=TEXTS, instruction="Find what purrs.")
+    expected = {one.index: one.score for one in encoders["asked"].rerank("cat", TEXTS, prompt="Find what purrs.")}
+    assert [row["score"] for row in told["data"]] == pytest.approx([expected[0], expected[1]], abs=1e-6)
+    assert told["data"] != found["data"]
 
 
 def test_rerank(live: Live) -> None:
