@@ -20,13 +20,17 @@ SETTINGS = """# Settings
 
 Every setting has a flag, an environment variable and a key of `onepass.toml`. A flag wins over the environment, the
 environment over the file, the file over the default. The file is `onepass.toml` of the working folder, or the one that
-`--config` or `ONEPASS_CONFIG` names; it holds `name = value` lines without tables:
+`--config` or `ONEPASS_CONFIG` names; it holds `name = value` lines:
 
 ```toml
 port = 9000
 api_key = "change-me"
 max_length = 256
 ```
+
+A table has neither flag nor variable. `[moderation]` names the labels that make up each category of
+[`moderate`](tasks/moderate.md), and with several models it is one for each, `[moderation.NAME]`. A server refuses at its
+start one that does not fit the model; of the commands only `moderate` reads it.
 
 One variable has no flag: `ONEPASS_ISA` (`amx`, `avx512bf16`, `avx512`, `avx2` or `portable`) forces the instruction
 set of the native engine, which otherwise takes the widest the machine has, but `amx` only when asked, because it was

@@ -133,3 +133,10 @@ def tiny_asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_answering(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Gemma that has tokens for the answers of rerankers, and nothing that says so."""
     return answering_checkpoint(tmp_path_factory.mktemp("models") / "tiny-answering", "gemma")
+
+
+@pytest.fixture(scope="session")
+def tiny_toxic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """BERT with labels for what is toxic, of which any may hold."""
+    labels = ("toxic", "insult", "threat", "obscene")
+    return tiny_checkpoint(tmp_path_factory.mktemp("models") / "tiny-toxic", "bert", "multilabel", labels=labels)

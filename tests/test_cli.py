@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -30,6 +31,7 @@ TASKS = {
     "embed-chunks",
     "rerank",
     "classify",
+    "moderate",
     "tag",
     "fill",
     "answer",
@@ -171,6 +173,34 @@ def test_rerank_orders_documents_of_any_source(tiny_reranker: Path, tmp_path: Pa
     assert found == expected
     piped = onepass("rerank", tiny_reranker, "where does the river run?", "--top-n", 2, stdin=FILES["texts.txt"])
     assert records(piped) == expected[:2]
+
+
+def test_rerank_reads_long_documents_in_windows(tiny_reranker: Path, tiny_asked: Path) -> None:
+    documents = [" ".join(TEXTS * 6), *TEXTS]
+    options = ["--long=windows", "--window=30", "--overlap=3", "--document-tokens=50", "--raw-scores"]
+    with Encoder(tiny_reranker) as encoder:
+        ranking = encoder.rerank(
+            TEXTS[0], documents, long="windows", window=30, overlap=3, document_tokens=50, raw_scores=True
+        )
+    expected = [{"index": one.index, "score": one.score, "text": documents[one.index]} for one in ranking]
+    assert records(onepass("rerank", tiny_reranker, TEXTS[0], *documents, *options)) == expected
+    with Encoder(tiny_asked) as encoder:
+        (best, *_) = encoder.rerank(TEXTS[0], TEXTS, prompt="Find a letter.")
+    (found,) = records(onepass("rerank", tiny_asked, TEXTS[0], *TEXTS, "--prompt", "Find a letter.", "--top-n=1"))
+    assert found == {"index": best.index, "score": best.score, "text": TEXTS[best.index]}
+
+
+def test_moderate_by_the_settings_file_or_by_options(tiny_multilabel: Path, tmp_path: Path) -> None:
+    table: Any = {"mood": ["joy", "surprise"], "harm": {"labels": ["anger", "fear"], "threshold": 0.1}}
+    (tmp_path / "onepass.toml").write_text(
+        "[moderation]\nmood = ['joy', 'surprise']\nharm = { labels = ['anger', 'fear'], threshold = 0.1 }\n"
+    )
+    with Encoder(tiny_multilabel, moderation=table) as encoder:
+        by_file = [dataclasses.asdict(one) for one in encoder.moderate(TEXTS)]
+        by_option = [dataclasses.asdict(one) for one in encoder.moderate(TEXTS, categories={"a": ["joy", "fear"]})]
+    assert records(onepass("moderate", tiny_multilabel, *TEXTS)) == as_written("moderation", by_file)
+    options = ["--category", "a=joy", "--category", "a=fear"]
+    assert records(onepass("moderate", tiny_multilabel, *TEXTS, *options)) == as_written("moderation", by_option)
 
 
 def test_classify_texts_and_pairs(tiny_classifier: Path, tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ MODELS = {
     "Qwen/Qwen3-0.6B": "tiny_decoder",
     "opensearch-project/opensearch-neural-sparse-encoding-doc-v3-distill": "tiny_splade",
     "BAAI/bge-m3": "tiny_bge_m3",
+    "unitary/toxic-bert": "tiny_toxic",
     "Qwen/Qwen3-Reranker-0.6B": "tiny_asked",
     "BAAI/bge-reranker-v2-gemma": "tiny_answering",
     "deepset/roberta-base-squad2": "tiny_answerer",

@@ -31,6 +31,8 @@ MODELS = [
     "heads",
     "splade",
     "bge_m3",
+    "asked",
+    "multilabel",
 ]
 PIECES = ["cats", "The train", "Zürich", "e\u0301", "👩‍👩‍👧", "𝔘𝔫𝔦", "שלום", "مرحبا", "\r\n", "\t", "\u00a0", "\u202e"]
 ODD = ["", " ", "\x00", "\ud800", "a" * 500, "[MASK]", "[SEP]"]
@@ -106,12 +108,57 @@ def test_similarity(encoders: dict[str, Encoder], a: Any, b: Any) -> None:
 
 
 @wild
-@given(good | words, st.lists(good, min_size=1) | st.lists(texts | anything, max_size=3), st.none() | numbers)
-def test_rerank(encoders: dict[str, Encoder], query: Any, documents: list[Any], top_n: int | None) -> None:
-    ranking = answered(lambda: encoders["reranker"].rerank(query, documents, top_n=top_n))
+@given(
+    st.sampled_from(["reranker", "embedder", "colbert", "asked"]),
+    good | words,
+    st.lists(good, min_size=1) | st.lists(texts | anything, max_size=3),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "top_n": st.none() | numbers,
+            "return_documents": st.booleans(),
+            "prompt": st.none() | words,
+            "document_tokens": st.none() | numbers,
+            "long": st.sampled_from(["cut", "windows", "mean"]),
+            "raw_scores": st.booleans(),
+            **windows,
+            **truncate,
+        },
+    ),
+)
+def test_rerank(
+    encoders: dict[str, Encoder], model: str, query: Any, documents: list[Any], options: dict[str, Any]
+) -> None:
+    ranking = answered(lambda: encoders[model].rerank(query, documents, **options))
     if ranking is not None:
+        top_n, echo = options.get("top_n"), options.get("return_documents")
+        assert all(one.document == (documents[one.index] if echo else None) for one in ranking)
         assert len(ranking) == min(top_n or len(documents), len(documents))
         assert [one.score for one in ranking] == sorted((one.score for one in ranking), reverse=True)
+
+
+labels = st.sampled_from(["joy", "anger", "fear", "surprise"])
+tables = st.dictionaries(
+    words | st.just("harm"),
+    st.lists(labels | words, max_size=3)
+    | st.fixed_dictionaries({"labels": st.lists(labels, min_size=1)}, optional={"threshold": numbers | st.floats()})
+    | anything,
+    max_size=3,
+)
+
+
+@wild
+@given(
+    batches,
+    st.dictionaries(words, st.lists(labels, min_size=1), min_size=1, max_size=3) | tables | anything,
+    st.fixed_dictionaries({}, optional={"long": st.sampled_from(["cut", "windows", "max"]), **windows, **truncate}),
+)
+def test_moderate(encoders: dict[str, Encoder], given: Any, table: Any, options: dict[str, Any]) -> None:
+    found = answered(lambda: encoders["multilabel"].moderate(given, categories=table, **options))
+    for _, one in each(given, found) if found is not None else []:
+        assert one.scores.keys() == one.categories.keys() == table.keys()
+        assert one.flagged == any(one.categories.values())
+        assert all(0 <= score <= 1 for score in one.scores.values())
 
 
 @wild

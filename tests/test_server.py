@@ -28,7 +28,7 @@ TASKS = {
     "log_probs",
     "multivector",
 }
-TASKS |= {"sparse", "run"}
+TASKS |= {"sparse", "run", "moderate"}
 TEXTS = ["A cat sits on the mat.", "Die Börse fällt", "猫が好きです", "one"]
 
 

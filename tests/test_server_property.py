@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from live import Live, listening, load
-from tiny import SEVERAL
+from tiny import LABELS, SEVERAL
 
 from onepass.server import cohere, jina, native, ollama, openai
 from onepass.server.native import form
@@ -29,7 +29,7 @@ FIELDS += ["encoding_format", "raw_scores", "return_text", "top_n", "rank_fields
 FIELDS += ["truncation_direction", "prompt_name", "source_sentence", "sentences", "max_tokens_per_doc", "text"]
 FIELDS += ["a", "b", "aggregation", "ignore_labels", "window", "overlap", "top_k", "candidates", "question", "context"]
 MODELS = ["embedder", "classifier", "multilabel", "reranker", "tagger", "filler", "answerer", "entailer", "decoder"]
-MODELS += ["colbert", "heads", "splade", "bge_m3"]
+MODELS += ["colbert", "heads", "splade", "bge_m3", "asked"]
 
 texts = st.text(st.characters(), max_size=40) | st.sampled_from(["", "\x00", "\ufffe", "a" * 500, "\u202e", "🏳️‍🌈"])
 numbers = st.integers() | st.integers(0, 200) | st.sampled_from([2**31, 2**63, 10**40, -1]) | st.floats()
@@ -82,7 +82,16 @@ NATIVE: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         ),
     },
     "similarity": {"model": st.just("embedder"), "a": words, "b": words | st.lists(words | ids, max_size=4)},
-    "rerank": {"model": st.just("reranker"), "query": words, "documents": st.lists(words, max_size=4)},
+    "rerank": {
+        "model": st.sampled_from(["reranker", "embedder", "colbert", "asked"]),
+        "query": words,
+        "documents": st.lists(words | long_words, max_size=4),
+    },
+    "moderate": {
+        "model": st.just("multilabel"),
+        "texts": long_words | st.lists(long_words, max_size=3),
+        "categories": st.dictionaries(words, st.lists(st.sampled_from(LABELS["multilabel"]) | words, max_size=2)),
+    },
     "classify": {
         "model": st.sampled_from(["classifier", "multilabel", "entailer", "filler", "decoder"]),
         "texts": words | st.lists(words | st.tuples(words, words), max_size=3),
@@ -163,7 +172,7 @@ OPTIONAL: dict[str, st.SearchStrategy[Any]] = {
     "aggregation_strategy": st.sampled_from([*AGGREGATIONS, "sum"]),
     "parameters": parameters | st.none(),
 }
-for option in ("window", "overlap", "top_k", "answer_tokens"):
+for option in ("window", "overlap", "top_k", "answer_tokens", "document_tokens"):
     OPTIONAL[option] = st.integers(1, 64) | numbers | st.none()
 OPTIONAL |= {
     "aggregation": st.sampled_from([*AGGREGATIONS, "sum"]),
@@ -171,9 +180,10 @@ OPTIONAL |= {
     "labels": st.lists(words | texts, max_size=3) | values,
     "template": st.sampled_from(["{}", "{} [MASK]", "{} {}"]) | texts,
     "multi_label": st.booleans() | st.none() | values,
-    "long": st.sampled_from(["cut", "mean", "max", "half"]),
+    "long": st.sampled_from(["cut", "mean", "max", "half", "windows"]),
     "candidates": st.lists(words | texts, max_size=3) | values,
     "no_answer": st.booleans(),
+    "return_documents": st.booleans(),
     "input_type": st.sampled_from(["query", "document", "passage"]) | values,
     "align_to_words": st.booleans(),
     "prompt": st.none() | texts,

@@ -16,12 +16,14 @@ import click
 from onepass.errors import BadSetting, OnepassError
 from onepass.settings import ModelSettings, ServerSettings
 from onepass.shell.options import (
+    answer_options,
     chosen,
     dimensions_option,
     head_option,
     input_options,
     input_type_option,
     model_options,
+    moderate_options,
     output_option,
     pair_option,
     prompt_option,
@@ -30,6 +32,7 @@ from onepass.shell.options import (
     revision_option,
     serve_options,
     stack,
+    tag_options,
     top_k_option,
     truncate_option,
     vector_options,
@@ -155,21 +158,24 @@ def classify(model: str, texts: tuple[str, ...], **options: Any) -> None:
 
 
 @of_texts
-@click.option(
-    "--aggregation",
-    type=click.Choice(["none", "simple", "first", "average", "max"]),
-    default="simple",
-    show_default=True,
-    help="How tokens become entities; none labels each token.",
-)
-@click.option(
-    "--ignore-label",
-    "ignore_labels",
-    metavar="LABEL",
-    multiple=True,
-    default=["O"],
-    help="Leave this label out; may be repeated. [default: O]",
-)
+@moderate_options
+@window_options
+@head_option
+@truncate_option
+@model_options
+def moderate(model: str, texts: tuple[str, ...], **options: Any) -> None:
+    """Flag texts that fall into categories.
+
+    A category is made of the model's labels, as --category or the table [moderation] of the settings file says. Writes
+    {"index", "moderation": {"flagged", "categories", "scores"}} for each.
+    """
+    from onepass.shell import ask
+
+    ask.moderate(model, chosen(ModelSettings, options), texts, options)
+
+
+@of_texts
+@tag_options
 @window_options
 @head_option
 @model_options
@@ -278,20 +284,7 @@ def run(model: str, texts: tuple[str, ...], **options: Any) -> None:
 @input_options
 @output_option
 @top_k_option(1, "Most answers for each context.")
-@click.option("--no-answer", is_flag=True, help="One of the answers may be that there is none.")
-@click.option(
-    "--answer-tokens",
-    metavar="INTEGER",
-    type=click.IntRange(min=1),
-    default=15,
-    show_default=True,
-    help="Most tokens of an answer.",
-)
-@click.option(
-    "--align-to-words/--no-align-to-words",
-    default=True,
-    help="Answers begin and end with a word, or anywhere. [default: with a word]",
-)
+@answer_options
 @window_options
 @head_option
 @model_options

@@ -31,6 +31,7 @@ from onepass.tasks.embed_chunks import ChunkOptions, Document, embed_chunks
 from onepass.tasks.fill import fill
 from onepass.tasks.heads import tasks_of
 from onepass.tasks.log_probs import log_probs
+from onepass.tasks.moderate import Table, check_table, moderate
 from onepass.tasks.multivector import max_similarity, multivector
 from onepass.tasks.rerank import rerank
 from onepass.tasks.run import run
@@ -118,7 +119,8 @@ class Encoder:
     share; by default all encoders of the process share one.  dtype: "auto", "float32", "bfloat16".  engine: "auto",
     "native", "reference".  adapter: the task whose adapter to use, of a model that has several (Jina v3).  reranker:
     "qwen3", "bge-gemma", how to ask a language model whose files do not say that it reranks.  max_length: tokens of a
-    row, at most what the model allows.  cores: compute threads of a device of this encoder's own.
+    row, at most what the model allows.  moderation: labels by category, for `moderate`.  cores: compute threads of a
+    device of this encoder's own.
 
     Every method blocks, also inside a running event loop; the one with the prefix `a` is awaitable instead. Methods
     take any iterable and draw from it as there is room. Over-long inputs are cut (`truncate`), and a warning is
@@ -136,11 +138,14 @@ class Encoder:
         adapter: str | None = None,
         reranker: str | None = None,
         max_length: int | None = None,
+        moderation: Table | None = None,
         cores: int | None = None,
     ) -> None:
         started = time.monotonic()
         loaded = load_checkpoint(model, revision=revision, max_length=max_length, adapter=adapter, reranker=reranker)
         self.tokenizer = Tokenizer(loaded.tokenizer, vocabulary=loaded.spec.embed.vocab, max_length=loaded.max_length)
+        if moderation is not None:
+            check_table(loaded, moderation)
         self.engine, self.choices = build_engine(loaded, engine, dtype)
         # the engine holds the weights in its own form; the files' would be a second copy
         self.checkpoint = replace(loaded, weights={})
@@ -148,7 +153,7 @@ class Encoder:
         self._name = f"{self.checkpoint.name}#{next(_numbers)}"
         self.device.register(self._name, self.engine, self.checkpoint.max_length)
         queries = None if loaded.table is None else _table_tokenizer(loaded.table)
-        self._served = Served(self._name, self.checkpoint, self.tokenizer, self.device, queries)
+        self._served = Served(self._name, self.checkpoint, self.tokenizer, self.device, queries, moderation)
         self._release = weakref.finalize(self, _release, self.device, self._name, owned)
         self.load_seconds = time.monotonic() - started
 
@@ -202,6 +207,7 @@ class Encoder:
     rerank, arerank = whole(rerank)
     classify, aclassify = each(classify)
     fill, afill = each(fill)
+    moderate, amoderate = each(moderate)
     tag, atag = each(tag)
     log_probs, alog_probs = each(log_probs)
     run, arun = each(run)
@@ -254,7 +260,7 @@ class Encoder:
 
     @property
     def tasks(self) -> list[str]:
-        return tasks_of(self.checkpoint)
+        return tasks_of(self.checkpoint) + (["moderate"] if self._served.moderation is not None else [])
 
     @property
     def heads(self) -> dict[str, dict[str, Any]]:

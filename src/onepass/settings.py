@@ -29,6 +29,11 @@ def option(default: Any, words: str, **more: Any) -> Any:
     return field(default=default, metadata={"help": words, **more})
 
 
+def table(words: str) -> Any:
+    """A field that only the file has, as a table; what it holds is checked where it is used."""
+    return field(default=None, metadata={"help": words, "table": True})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
     """How a model is loaded; all commands take these."""
@@ -43,6 +48,7 @@ class ModelSettings:
     )
     max_length: int | None = option(None, "Longest row in tokens, at most what the model allows.", least=1)
     cores: int | None = option(None, "Compute threads; default: the physical cores this process may use.", least=1)
+    moderation: Mapping[str, Any] | None = table("Labels that make up each category; of several models by NAME.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +149,13 @@ def options(kind: type) -> tuple[Option, ...]:
             secret=row.metadata.get("secret", False),
         )
         for row in dataclasses.fields(kind)
+        if "table" not in row.metadata
     )
+
+
+def tables(kind: type) -> tuple[str, ...]:
+    """The names of a settings class that are tables of the file."""
+    return tuple(row.name for row in dataclasses.fields(kind) if "table" in row.metadata)
 
 
 def plain_type(annotation: Any) -> type:
@@ -167,15 +179,19 @@ def resolve(
     """
     environ = os.environ if environ is None else environ
     path = config_path(environ, file)
-    table = read_config(path) if path else {}
+    given = read_config(path) if path else {}
     values: dict[str, Any] = {}
+    for name in tables(kind):
+        if name in given and not isinstance(given[name], dict):
+            raise BadSetting(f"{path}: {name} = {given[name]!r}: it must be a table, [{name}]")
+        values[name] = given.get(name)
     for row in options(kind):
         if (text := flags.get(row.name)) is not None:
             values[row.name] = row.from_text(text, row.flag if row.secret else f"{row.flag} {text}")
         elif (text := environ.get(row.variable)) is not None:
             values[row.name] = row.from_text(text, row.variable if row.secret else f"{row.variable}={text}")
-        elif row.name in table:
-            value = table[row.name]
+        elif row.name in given:
+            value = given[row.name]
             shown = "" if row.secret else f" = {value!r}"
             values[row.name] = row.checked(value, f"{path}: {row.name}{shown}")
     return kind(**values)
@@ -192,14 +208,14 @@ def config_path(environ: Mapping[str, str], file: Path | None) -> Path | None:
 def read_config(path: Path) -> dict[str, Any]:
     """The file's keys and values. Raises BadSetting where it is missing, is not TOML or has a key no option has."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadSetting(f"{path}: the configuration cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadSetting(f"{path}: the configuration is not valid TOML: {error}") from None
-    known = [row.name for kind in KINDS for row in options(kind)]
-    for key in table:
+    known = [name for kind in KINDS for name in (*(row.name for row in options(kind)), *tables(kind))]
+    for key in given:
         if key not in known:
             nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
             raise BadSetting(f'{path}: there is no setting "{key}"; the nearest is "{nearest}"')
-    return table
+    return given

@@ -85,9 +85,8 @@ def load_checkpoint(
 ) -> Checkpoint:
     """Read a Hugging Face folder, or download a hub id first, as HF_HOME, HF_TOKEN, HF_HUB_OFFLINE and proxies say.
 
-    `max_length` replaces the checkpoint's own limit, `adapter` is the task whose adapter is merged into the weights,
-    `reranker` (a key of `rerankers.RERANKERS`) is for plain language models; each raises BadSetting where it does not
-    fit. Raises BadCheckpoint and its kinds.
+    max_length, adapter, reranker: as the settings of these names. Raises BadSetting where one does not fit the model,
+    BadCheckpoint and its kinds.
     """
     notes: list[str] = []
     path, commit = locate(str(model), revision)

@@ -6,9 +6,9 @@ import asyncio
 import itertools
 import time
 from array import array
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from onepass.engines.batch import Floats, RowOutput
 from onepass.errors import Cancelled, EmptyInput
@@ -66,6 +66,7 @@ class Served:
     """A loaded model as jobs see it: its name on the device, its tokenizer, the device.
 
     queries: what makes tokens of queries that a table weighs, where the checkpoint has one.
+    moderation: the labels that make up each category, where the model was loaded with a table of them.
     """
 
     model: str
@@ -73,6 +74,7 @@ class Served:
     tokenizer: Tokenizer
     device: Device
     queries: Tokenizer | None = None
+    moderation: Mapping[str, Any] | None = None
 
 
 class Job:

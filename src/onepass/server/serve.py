@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -55,6 +56,7 @@ def load(
     device = Device(model_settings.cores or compute_threads(), settings.queue_tokens)
     adapters = of_each(models, "adapter", model_settings.adapter)
     rerankers = of_each(models, "reranker", model_settings.reranker)
+    moderations = moderation_of(models, model_settings.moderation)
     encoders = {}
     for name, model in models.items():
         encoders[name] = Encoder(
@@ -66,9 +68,23 @@ def load(
             adapter=adapters[name],
             reranker=rerankers[name],
             max_length=model_settings.max_length,
+            moderation=moderations[name],
         )
         log.info("loaded %s in %.1f s", name, encoders[name].load_seconds)
     return encoders
+
+
+def moderation_of(names: Iterable[str], table: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any] | None]:
+    """Each model's table of categories: the only model's is the whole table. Raises BadSetting."""
+    tables: dict[str, Mapping[str, Any] | None] = dict.fromkeys(names)
+    if table is None or len(tables) == 1:
+        return dict.fromkeys(tables, table)
+    for name, own in table.items():
+        if name not in tables or not isinstance(own, Mapping):
+            known = ", ".join(f"[moderation.{known}]" for known in tables)
+            raise BadSetting(f"moderation has the key {name!r}; with several models it holds a table for each: {known}")
+        tables[name] = own
+    return tables
 
 
 def of_each(names: Iterable[str], option: str, setting: str | None) -> dict[str, str | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import heapq
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from onepass.schedule.job import Job
 from onepass.settings import ModelSettings
 from onepass.shell import outputs
 from onepass.shell.inputs import Columns, Source, Text, open_source
+from onepass.shell.options import categories_of, loading
 from onepass.shell.stream import Ask, run
 from onepass.tasks.answer import Answer
 from onepass.tasks.answer import answer as answer_task
@@ -29,6 +29,7 @@ from onepass.tasks.embed_chunks import embed_chunks as embed_chunks_task
 from onepass.tasks.fill import fill as fill_task
 from onepass.tasks.labels import labelled
 from onepass.tasks.log_probs import log_probs as log_probs_task
+from onepass.tasks.moderate import moderate as moderate_task
 from onepass.tasks.multivector import multivector as multivector_task
 from onepass.tasks.rerank import Ranking
 from onepass.tasks.rerank import rerank as rerank_task
@@ -78,6 +79,13 @@ def classify(model: str, settings: ModelSettings, texts: Sequence[str], options:
         return list(map(labelled, await classify_task(job, chunk, truncate=truncate(options), **chosen)))
 
     lines(model, settings, texts, options, task, "labels")
+
+
+def moderate(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
+    chosen = {name: options[name] for name in ("long", "window", "overlap", "head")}
+    categories = categories_of(options["categories"]) or settings.moderation
+    task = partial(moderate_task, categories=categories, truncate=truncate(options), **chosen)
+    lines(model, settings, texts, options, task, "moderation")
 
 
 def tag(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
@@ -168,7 +176,7 @@ def rerank(model: str, settings: ModelSettings, query: str, documents: Sequence[
 
 
 def info(model: str, settings: ModelSettings, as_json: bool) -> None:
-    with Encoder(model, **dataclasses.asdict(settings)) as encoder:
+    with Encoder(model, **loading(settings)) as encoder:
         facts, spec = encoder.info(), encoder.checkpoint.spec
     if as_json:
         click.echo(orjson.dumps(facts, option=orjson.OPT_SERIALIZE_NUMPY))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,6 +56,22 @@ def chosen(kind: type[Kind], flags: Mapping[str, Any]) -> Kind:
     return resolve(kind, texts, file=flags.get("config"))
 
 
+def loading(settings: ModelSettings) -> dict[str, Any]:
+    """The options of Encoder. The table of categories is for one command only, which gives it to its task."""
+    return {row.name: getattr(settings, row.name) for row in options(ModelSettings)}
+
+
+def categories_of(given: Sequence[str]) -> dict[str, list[str]]:
+    """Labels by category, from NAME=LABEL,LABEL each."""
+    found: dict[str, list[str]] = {}
+    for text in given:
+        name, equals, labels = text.partition("=")
+        if not name or not equals:
+            raise click.UsageError(f"--category {text} is not NAME=LABEL,LABEL.")
+        found.setdefault(name, []).extend(filter(None, labels.split(",")))
+    return found
+
+
 model_options = settings_options(*options(ModelSettings))
 serve_options = settings_options(*options(ServerSettings), *options(ModelSettings))
 revision_option = settings_options(*(row for row in options(ModelSettings) if row.name == "revision"))
@@ -87,6 +103,58 @@ rerank_options = stack(
         default="cut",
         show_default=True,
         help="Cut long documents, or read them in windows of which the best counts.",
+    ),
+)
+
+moderate_options = stack(
+    click.option(
+        "--category",
+        "categories",
+        metavar="NAME=LABEL,...",
+        multiple=True,
+        help="A category's labels; may be repeated.",
+    ),
+    click.option(
+        "--long",
+        type=click.Choice(["windows", "cut"]),
+        default="windows",
+        show_default=True,
+        help="Read long texts in windows of which the worst counts, or cut them.",
+    ),
+)
+
+tag_options = stack(
+    click.option(
+        "--aggregation",
+        type=click.Choice(["none", "simple", "first", "average", "max"]),
+        default="simple",
+        show_default=True,
+        help="How tokens become entities; none labels each token.",
+    ),
+    click.option(
+        "--ignore-label",
+        "ignore_labels",
+        metavar="LABEL",
+        multiple=True,
+        default=["O"],
+        help="Leave this label out; may be repeated. [default: O]",
+    ),
+)
+
+answer_options = stack(
+    click.option("--no-answer", is_flag=True, help="One of the answers may be that there is none."),
+    click.option(
+        "--answer-tokens",
+        metavar="INTEGER",
+        type=click.IntRange(min=1),
+        default=15,
+        show_default=True,
+        help="Most tokens of an answer.",
+    ),
+    click.option(
+        "--align-to-words/--no-align-to-words",
+        default=True,
+        help="Answers begin and end with a word, or anywhere. [default: with a word]",
     ),
 )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
@@ -19,6 +18,7 @@ from onepass.errors import EmptyInput, InvalidInput
 from onepass.schedule.job import Job
 from onepass.settings import ModelSettings
 from onepass.shell.inputs import Source, Text, chunks
+from onepass.shell.options import loading
 from onepass.shell.progress import progress
 
 AHEAD = 2
@@ -47,7 +47,7 @@ def run(
     """
     texts = cut = windows = 0
     with (
-        Encoder(model, **dataclasses.asdict(settings)) as encoder,
+        Encoder(model, **loading(settings)) as encoder,
         closing(finished(encoder, ask, chunks(source.texts))) as answered,
         progress(source, output) as advance,
     ):

@@ -19,7 +19,17 @@ def head_of(
     name: as the caller asked. None: the one named like the task, or like its kind, or the only one that fits.
     Raises WrongTask for a model without such a head, InvalidInput where the caller must choose among several.
     """
-    checkpoint = job.served.checkpoint
+    return head_in(job.served.checkpoint, kind, task, name, fits)
+
+
+def head_in(
+    checkpoint: Checkpoint,
+    kind: str,
+    task: str,
+    name: str | None = None,
+    fits: Callable[[HeadSpec], bool] = lambda _: True,
+) -> tuple[str, HeadSpec]:
+    """As `head_of`, of a checkpoint."""
     fitting = {own: head for own, head in checkpoint.heads.items() if head.kind == kind and fits(head)}
     if name is None:
         if not fitting:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from onepass.errors import EmptyInput, InvalidInput
 from onepass.schedule.job import Answered, Job
@@ -18,10 +17,7 @@ from onepass.schedule.tokenizer import EncodeOptions
 from onepass.tasks.heads import reranker_of
 from onepass.tasks.multivector import late_interaction
 from onepass.tasks.prompts import prompt_for, prompt_text
-from onepass.tasks.windows import windows
-
-Long = Literal["cut", "windows"]
-LONG: tuple[Long, ...] = ("cut", "windows")
+from onepass.tasks.windows import Long, cut_or_windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +75,7 @@ async def rerank(
     seen: list[str] | None = [] if return_documents else None
     texts = (_checked(document, index, seen) for index, document in enumerate(documents))
     given = list(texts) if isinstance(documents, list) else texts
-    options = replace(_reading(job, long, window, overlap, truncate), second_tokens=document_tokens)
+    options = replace(cut_or_windows(job, long, window, overlap, truncate), second_tokens=document_tokens)
     if found.kind == "classify":
         ask = Ask(name, finish="none" if raw_scores else None)
         scores = await _together(job, query, given, ask, prompt, options)
@@ -92,18 +88,6 @@ async def rerank(
         scores = await _cosines(job, query, given, Ask(name, finish="l2"), prompt, options)
     best = sorted(enumerate(scores), key=lambda pair: -pair[1])[:top_n]
     return [Ranked(index, score, None if seen is None else seen[index]) for index, score in best]
-
-
-def _reading(job: Job, long: Long, window: int | None, overlap: int | None, truncate: Truncate) -> EncodeOptions:
-    """Raises InvalidInput."""
-    if long not in LONG:
-        raise InvalidInput(f"long is {long!r}; choose {' or '.join(LONG)}")
-    if long == "windows":
-        return replace(windows(job, window, overlap), aligned=False)
-    for name, value in (("window", window), ("overlap", overlap)):
-        if value is not None:
-            raise InvalidInput(f"{name} is {value}, but long texts are cut; ask for long='windows', or leave it out")
-    return EncodeOptions(truncate=truncate)
 
 
 async def _together(

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal
+
 from onepass.errors import InvalidInput
 from onepass.schedule.job import Job
+from onepass.schedule.pieces import Truncate
 from onepass.schedule.tokenizer import EncodeOptions
 
 MOST_OVERLAP = 128
+
+Long = Literal["cut", "windows"]
+LONG: tuple[Long, ...] = ("cut", "windows")
 
 
 def windows(job: Job, window: int | None, overlap: int | None, *, most: int | None = None) -> EncodeOptions:
@@ -24,3 +31,15 @@ def windows(job: Job, window: int | None, overlap: int | None, *, most: int | No
         raise InvalidInput(f"overlap is {overlap} tokens, a row here has {row}; choose 0 or more and less than a row")
     shared = min(row // 2, MOST_OVERLAP) if overlap is None else overlap
     return EncodeOptions(truncate=None, overlap=shared, window=row, aligned=True)
+
+
+def cut_or_windows(job: Job, long: Long, window: int | None, overlap: int | None, truncate: Truncate) -> EncodeOptions:
+    """Options that cut over-long texts as `truncate` says, or read them as `windows` does. Raises InvalidInput."""
+    if long not in LONG:
+        raise InvalidInput(f"long is {long!r}; choose {' or '.join(LONG)}")
+    if long == "windows":
+        return replace(windows(job, window, overlap), aligned=False)
+    for name, value in (("window", window), ("overlap", overlap)):
+        if value is not None:
+            raise InvalidInput(f"{name} is {value}, but long texts are cut; ask for long='windows', or leave it out")
+    return EncodeOptions(truncate=truncate)

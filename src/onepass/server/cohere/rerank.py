@@ -12,7 +12,8 @@ from onepass.server.answer import Answer, dumps, listing, unit_scores
 from onepass.server.cohere.form import COHERE, Billed, Meta, meta
 from onepass.server.operation import Dialect, Operation
 from onepass.server.service import Call, listed
-from onepass.tasks.rerank import Long, Ranking, rerank
+from onepass.tasks.rerank import Ranking, rerank
+from onepass.tasks.windows import Long
 
 
 class RerankRequest(msgspec.Struct, kw_only=True):

@@ -7,6 +7,7 @@ from onepass.server.native import (
     embed_chunks,
     fill,
     log_probs,
+    moderate,
     multivector,
     rerank,
     run,
@@ -15,5 +16,19 @@ from onepass.server.native import (
     tag,
 )
 
-TASKS = (embed, embed_chunks, similarity, rerank, classify, tag, fill, answer, log_probs, sparse, multivector, run)
+TASKS = (
+    embed,
+    embed_chunks,
+    similarity,
+    rerank,
+    classify,
+    moderate,
+    tag,
+    fill,
+    answer,
+    log_probs,
+    sparse,
+    multivector,
+    run,
+)
 OPERATIONS = tuple(task.OPERATION for task in TASKS)

@@ -10,7 +10,8 @@ from msgspec import UNSET
 from onepass.server.answer import Answer
 from onepass.server.native.form import OfHead, Side, operation, results, truncation
 from onepass.server.service import Call
-from onepass.tasks.rerank import Long, rerank
+from onepass.tasks.rerank import rerank
+from onepass.tasks.windows import Long
 
 
 class Rerank(OfHead, kw_only=True):
