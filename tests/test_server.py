@@ -150,6 +150,20 @@ def test_rerank_in_three_dialects(live: Live, encoders: dict[str, Encoder]) -> N
     assert all(0 <= row["relevance_score"] <= 1 for row in v1["results"] + v2["results"])
 
 
+def test_an_embedder_reranks_by_cosines_from_0_to_1(live: Live, encoders: dict[str, Encoder]) -> None:
+    documents = ["cats are animals", "the stock market fell", "a dog"]
+    expected = encoders["minilm"].rerank("what is a cat", documents)
+    unit = [(1 + one.score) / 2 for one in expected]
+    tei = post(live, "/rerank", query="what is a cat", texts=documents, model="minilm")
+    raw = post(live, "/rerank", query="what is a cat", texts=documents, model="minilm", raw_scores=True)
+    v2 = post(live, "/v2/rerank", query="what is a cat", documents=documents, model="minilm")
+    for rows in (tei, raw, v2["results"]):
+        assert [row["index"] for row in rows] == [one.index for one in expected]
+    assert close([row["score"] for row in tei], unit)
+    assert close([row["relevance_score"] for row in v2["results"]], unit)
+    assert close([row["score"] for row in raw], [one.score for one in expected])
+
+
 def test_rerank_reads_the_fields_asked_for(live: Live, encoders: dict[str, Encoder]) -> None:
     documents = [{"title": "cats", "text": "are animals", "year": 3}, {"title": "dogs", "text": "bark"}]
     v1 = post(live, "/v1/rerank", query="cat", documents=documents, model="reranker", rank_fields=["title", "text"])
