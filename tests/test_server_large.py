@@ -9,7 +9,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onepass.server.large import PIECE, decode_in_pieces, long_list
+from onepass.server.body import field_names
+from onepass.server.large import PIECE, decode_in_pieces, long_list, without_long_list
 from onepass.server.openai import EmbeddingsRequest
 from onepass.server.tei import EmbedRequest
 
@@ -44,6 +45,16 @@ def test_ids_and_texts_are_cut_into_pieces_of_about_the_size() -> None:
         assert name == "input"
         assert len(spans) > 5
         assert max(stop - start for start, stop in spans) < 2 * PIECE
+
+
+async def test_the_fields_of_a_large_body_are_found_without_its_list() -> None:
+    for items in ([list(range(512))] * 300, ['a "quoted" text, {with} [marks]'] * 20_000):
+        fields = {"first": {"inner": [1]}, "input": items, "last": "}"}
+        body = json.dumps(fields).encode()
+        assert await field_names(body) == fields.keys()
+        assert len(without_long_list(body)) < 200
+    assert not await field_names(body[:-1])
+    assert not await field_names(json.dumps(items).encode())
 
 
 def test_what_is_wrong_is_left_to_the_ordinary_way() -> None:

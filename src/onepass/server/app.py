@@ -23,7 +23,7 @@ from onepass.encoder import Encoder
 from onepass.errors import OnepassError, Overloaded, Unavailable
 from onepass.server import bei, cohere, hugging_face, jina, native, ollama, openai, tei, vllm
 from onepass.server.answer import Answer, dumps, stages, timings
-from onepass.server.body import parse, read_body
+from onepass.server.body import field_names, parse, read_body
 from onepass.server.openapi import document, page
 from onepass.server.operation import Dialect, Operation
 from onepass.server.probes import health, info, live, metrics, ready
@@ -76,7 +76,6 @@ OPERATIONS = (
     *hugging_face.OPERATIONS,
     *native.OPERATIONS,
 )
-FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 log = logging.getLogger("onepass.http")
 
@@ -157,7 +156,7 @@ class Endpoint:
             self.service.check_ready()
             body = await read_body(headers, receive, self.service.settings.max_body)
             call.watch = asyncio.get_running_loop().call_later(PATIENCE, watch, receive, call)
-            index = meant(self.operations, body)
+            index = await meant(self.operations, body)
             operation = self.operations[index]
             call.kind = operation.kind
             request = await parse(operation.request, self.decoders[index], body)
@@ -188,15 +187,11 @@ def by_path(operations: Sequence[Operation]) -> dict[str, list[Operation]]:
     return {path: sorted(found, key=lambda operation: not operation.marks) for path, found in paths.items()}
 
 
-def meant(operations: Sequence[Operation], body: bytes) -> int:
+async def meant(operations: Sequence[Operation], body: bytes) -> int:
     """Which of the operations of one path a body is for."""
-    if len(operations) == 1:
-        return 0
-    try:
-        fields = FIELDS.decode(body).keys()
-    except ValueError:
-        return len(operations) - 1
-    return next(index for index, one in enumerate(operations) if one.marks & fields or index == len(operations) - 1)
+    last = len(operations) - 1
+    fields = await field_names(body) if last else ()
+    return next((index for index, one in enumerate(operations) if one.marks.intersection(fields)), last)
 
 
 def typed(raised: BaseException, call: Call) -> OnepassError:

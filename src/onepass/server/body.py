@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -12,12 +12,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from onepass.errors import InvalidInput
-from onepass.server.large import decode_in_pieces
+from onepass.server.large import decode_in_pieces, without_long_list
 from onepass.server.refusals import BadJson, BodyTooLarge, UnsupportedMedia
 
 T = TypeVar("T")
 
 LARGE = 262_144
+FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 # A high half that no low half follows, or a low half that follows no high one, as JSON escapes spell them.
 LONE_SURROGATE = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]..")
@@ -71,6 +72,16 @@ async def parse(form: type[T], decoder: msgspec.json.Decoder[T], body: bytes) ->
 
 async def parse_as(form: type[T], body: bytes | msgspec.Raw) -> T:
     return await parse(form, msgspec.json.Decoder(form), bytes(body))
+
+
+async def field_names(body: bytes) -> Collection[str]:
+    """Of the object that a body is; none where it is no object."""
+    if len(body) > LARGE:
+        body = await asyncio.to_thread(without_long_list, body)
+    try:
+        return FIELDS.decode(body).keys()
+    except (ValueError, RecursionError):
+        return ()
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:

@@ -33,7 +33,7 @@ def decode_in_pieces(form: type[T], body: bytes) -> T | None:
     if field is None:
         return None
     try:
-        value = msgspec.json.decode(body[: spans[0][0]] + body[spans[-1][1] :], type=form)
+        value = msgspec.json.decode(without(spans, body), type=form)
         if getattr(value, field.name) != []:
             return None
         decoder: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(field.type)
@@ -44,6 +44,16 @@ def decode_in_pieces(form: type[T], body: bytes) -> T | None:
         return None
     setattr(value, field.name, list(chain.from_iterable(pieces)))
     return value
+
+
+def without_long_list(body: bytes) -> bytes:
+    """The body with its long list empty, if it has one."""
+    found = long_list(body)
+    return body if found is None else without(found[1], body)
+
+
+def without(spans: Spans, body: bytes) -> bytes:
+    return body[: spans[0][0]] + body[spans[-1][1] :]
 
 
 def long_list(body: bytes) -> tuple[str, Spans] | None:
