@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from live import Live, listening, load
 from tiny import LABELS, SEVERAL
 
+from onepass.encoder import Encoder
 from onepass.server import cohere, jina, native, ollama, openai
 from onepass.server.native import form
 from onepass.tasks.tag import AGGREGATIONS
 
 POST = ["/embed", "/predict", "/rerank", "/similarity", "/tokenize", "/decode", "/"]
 POST += ["/v1/embeddings", "/embeddings", "/v1/rerank", "/v2/rerank", "/v1/embed", "/v2/embed"]
+POST += ["/v1/moderations"]
 POST += ["/api/embed", "/api/embeddings", "/api/show"]
 POST += [operation.path for operation in native.OPERATIONS]
 GET = ["/health", "/info", "/metrics", "/ping", "/livez", "/readyz", "/v1/models", "/openapi.json", "/docs"]
@@ -55,6 +57,11 @@ RIGHT: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "/tokenize": {"model": st.sampled_from(MODELS), "inputs": words | st.lists(words, max_size=4)},
     "/decode": {"model": st.sampled_from(MODELS), "ids": ids | st.lists(ids, max_size=3)},
     "/v1/embeddings": {"model": st.just("embedder"), "input": words | ids | st.lists(words, max_size=4)},
+    "/v1/moderations": {
+        "model": st.just("moderator"),
+        "input": words
+        | st.lists(words | st.fixed_dictionaries({"type": st.just("text"), "text": words}), min_size=1, max_size=3),
+    },
     "/v1/rerank": {
         "model": st.just("reranker"),
         "query": words,
@@ -243,9 +250,13 @@ headers = st.just("application/json") | st.text(st.characters(min_codepoint=32, 
 @pytest.fixture(scope="module")
 def live(request: pytest.FixtureRequest) -> Iterator[Live]:
     paths: list[Path] = [request.getfixturevalue(f"tiny_{name}") for name in MODELS]
-    encoders = load(*zip(MODELS, paths, strict=True))
-    with listening(lambda: encoders) as live:
-        yield live
+    loaded = load(*zip(MODELS, paths, strict=True))
+    labels = loaded["multilabel"].checkpoint.heads["classify"].labels
+    path, device = paths[MODELS.index("multilabel")], loaded["multilabel"].device
+    with Encoder(path, moderation={"hate": labels[:2]}, device=device) as moderator:
+        encoders = loaded | {"moderator": moderator}
+        with listening(lambda: encoders) as live:
+            yield live
 
 
 def check_answered(live: Live, method: str, path: str, body: bytes, content_type: str = "application/json") -> None:

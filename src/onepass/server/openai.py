@@ -1,18 +1,36 @@
-"""OpenAI's routes: /v1/embeddings (also without /v1) and /v1/models."""
+"""OpenAI's routes: /v1/embeddings (also without /v1), /v1/moderations and /v1/models."""
 
 from __future__ import annotations
 
 import base64
+import uuid
 from typing import Any, Literal
 
 import msgspec
 
-from onepass.errors import EmptyInput, OnepassError, TokenOutOfRange
+from onepass.errors import EmptyInput, InvalidInput, OnepassError, TokenOutOfRange
 from onepass.server.answer import Answer, dumps, listing
 from onepass.server.inputs import TextsOrIds, texts_or_ids
 from onepass.server.operation import Dialect, Operation
 from onepass.server.service import Call, Service
 from onepass.tasks.embed import embed
+from onepass.tasks.moderate import Moderated, moderate
+
+CATEGORIES = (
+    "harassment",
+    "harassment/threatening",
+    "hate",
+    "hate/threatening",
+    "illicit",
+    "illicit/violent",
+    "self-harm",
+    "self-harm/instructions",
+    "self-harm/intent",
+    "sexual",
+    "sexual/minors",
+    "violence",
+    "violence/graphic",
+)
 
 
 class Problem(msgspec.Struct):
@@ -52,6 +70,36 @@ class EmbeddingsResponse(msgspec.Struct):
     data: list[Embedding]
     model: str
     usage: Usage
+
+
+class TextPart(msgspec.Struct, kw_only=True, tag_field="type", tag="text"):
+    text: str
+
+
+class ImagePart(msgspec.Struct, kw_only=True, tag_field="type", tag="image_url"):
+    image_url: dict[str, Any]
+
+
+class ModerationsRequest(msgspec.Struct, kw_only=True):
+    """`input`: a text, a list of texts, or the parts of one input."""
+
+    input: str | list[str | TextPart | ImagePart]
+    model: str | None = None
+
+
+class Moderation(msgspec.Struct):
+    """OpenAI's categories and the model's own; those the model does not score are false and 0 and apply to nothing."""
+
+    flagged: bool
+    categories: dict[str, bool]
+    category_scores: dict[str, float]
+    category_applied_input_types: dict[str, list[Literal["text"]]]
+
+
+class ModerationsResponse(msgspec.Struct):
+    id: str
+    model: str
+    results: list[Moderation]
 
 
 class Model(msgspec.Struct):
@@ -106,6 +154,45 @@ async def answer_embeddings(call: Call, body: EmbeddingsRequest) -> Answer:
     )
 
 
+async def answer_moderations(call: Call, body: ModerationsRequest) -> Answer:
+    texts = moderated_texts(body.input)
+    job = call.open(body.model, len(texts), batch=not isinstance(body.input, str))
+    found = await moderate(job, texts, truncate=call.cut(None))
+    return listing(
+        len(found),
+        lambda start, stop: [moderation(one) for one in found[start:stop]],
+        step=32,
+        before=dumps({"id": f"modr-{uuid.uuid4().hex}", "model": call.model})[:-1] + b',"results":[',
+        after=b"]}",
+    )
+
+
+def moderated_texts(given: str | list[str | TextPart | ImagePart]) -> list[str]:
+    """One text per result; those of parts are joined by line breaks. Raises InvalidInput, EmptyInput."""
+    items = [given] if isinstance(given, str) else given
+    if not items:
+        raise EmptyInput("`input` is an empty list; send at least one text")
+    texts = [item for item in items if isinstance(item, str)]
+    if len(texts) == len(items):
+        return texts
+    parts = [item.text for item in items if isinstance(item, TextPart)]
+    if texts:
+        raise InvalidInput("`input` mixes texts with parts; send a list of texts, or the parts of one input")
+    if len(parts) < len(items):
+        raise InvalidInput("there are images in `input`; this server reads texts only")
+    return ["\n".join(parts)]
+
+
+def moderation(one: Moderated) -> dict[str, Any]:
+    names = dict.fromkeys([*CATEGORIES, *one.scores])
+    return {
+        "flagged": one.flagged,
+        "categories": {name: one.categories.get(name, False) for name in names},
+        "category_scores": {name: one.scores.get(name, 0.0) for name in names},
+        "category_applied_input_types": {name: ["text"] if name in one.scores else [] for name in names},
+    }
+
+
 def models(service: Service) -> dict[str, Any]:
     """What GET /v1/models answers: the served models and since when."""
     service.check_ready()
@@ -131,7 +218,20 @@ def error_body(error: OnepassError, status: int) -> dict[str, Any]:
 WRONG = ("invalid_input", "input_too_long", "token_out_of_range", "wrong_task", "too_large")
 OPENAI = Dialect("openai", error_body, Failure, dict.fromkeys(WRONG, 400))
 
-OPERATIONS = tuple(
-    Operation(path, "embed", OPENAI, EmbeddingsRequest, EmbeddingsResponse, answer_embeddings, "One vector per input.")
-    for path in ("/v1/embeddings", "/embeddings")
+OPERATIONS = (
+    *(
+        Operation(
+            path, "embed", OPENAI, EmbeddingsRequest, EmbeddingsResponse, answer_embeddings, "One vector per input."
+        )
+        for path in ("/v1/embeddings", "/embeddings")
+    ),
+    Operation(
+        "/v1/moderations",
+        "predict",
+        OPENAI,
+        ModerationsRequest,
+        ModerationsResponse,
+        answer_moderations,
+        "Which texts are flagged, and for which categories.",
+    ),
 )
