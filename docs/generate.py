@@ -29,8 +29,8 @@ max_length = 256
 ```
 
 A table has neither flag nor variable. `[moderation]` names the labels that make up each category of
-[`moderate`](tasks/moderate.md), and with several models it is one for each, `[moderation.NAME]`. A server refuses at its
-start one that does not fit the model; of the commands only `moderate` reads it.
+[`moderate`](tasks/moderate.md), and with several models it is one for each, `[moderation.NAME]`. A server refuses at
+its start one that does not fit the model; of the commands only `moderate` reads it.
 
 One variable has no flag: `ONEPASS_ISA` (`amx`, `avx512bf16`, `avx512`, `avx2` or `portable`) forces the instruction
 set of the native engine, which otherwise takes the widest the machine has, but `amx` only when asked, because it was
