@@ -268,6 +268,7 @@ def test_the_openapi_document_describes_every_route(live: Live) -> None:
     routes = {"/embed", "/predict", "/rerank", "/similarity", "/tokenize", "/decode", "/"}
     routes |= {"/v1/embeddings", "/embeddings", "/v1/rerank", "/v2/rerank", "/v1/embed", "/v2/embed"}
     routes |= {"/v1/moderations"}
+    routes |= {"/embed_all", "/embed_sparse", "/invocations", "/vertex"}
     routes |= {"/api/embed", "/api/embeddings", "/api/show"}
     routes |= {f"/onepass/v1/{task}" for task in TASKS}
     routes |= {"/models/{model}", "/models/{model}/pipeline/{task}", "/pipeline/{task}/{model}", "/predict_tokens"}

@@ -143,7 +143,7 @@ def test_one_word_of_a_megabyte(live: Live) -> None:
     refused(
         live,
         "/tokenize",
-        413,
+        422,
         tei(f"`inputs` number 0 has {len(word)} characters, this route takes {characters}; split it"),
         inputs=word,
         model="minilm",
@@ -230,10 +230,10 @@ def test_a_task_that_the_model_cannot_do(live: Live, minilm: Path, tiny_classifi
 
 def test_too_many_inputs(live: Live) -> None:
     said = "batch size 9 > maximum allowed batch size 8"
-    refused(live, "/embed", 413, tei(said), inputs=["a"] * 9, model="minilm")
+    refused(live, "/embed", 422, tei(said), inputs=["a"] * 9, model="minilm")
     refused(live, "/v1/embeddings", 400, openai(said, "too_large"), input=["a"] * 9, model="minilm")
     refused(live, "/v2/rerank", 413, cohere(said), query="a", documents=["a"] * 9, model="reranker")
-    refused(live, "/tokenize", 413, tei(said), inputs=["a"] * 9, model="minilm")
+    refused(live, "/tokenize", 422, tei(said), inputs=["a"] * 9, model="minilm")
 
 
 def test_oversized_body_with_its_length(live: Live) -> None:

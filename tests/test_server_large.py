@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onepass.server.body import field_names
 from onepass.server.large import PIECE, decode_in_pieces, long_list, without_long_list
 from onepass.server.openai import EmbeddingsRequest
-from onepass.server.tei import EmbedRequest
+from onepass.server.tei.embed import EmbedRequest
 
 texts = st.text(max_size=30) | st.sampled_from(["\\", '"', '\\"', "]", "[1,", "}", "a" * PIECE, ",", "\\\\"])
 ids = st.lists(st.integers(0, 40_000), max_size=20)

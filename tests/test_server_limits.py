@@ -118,9 +118,9 @@ def test_a_full_queue_is_429_with_a_time_to_come_back(live: Live, encoders: dict
     assert room.reserved == 0
 
 
-def test_what_could_never_fit_is_413(live: Live) -> None:
+def test_what_could_never_fit_is_told_so(live: Live) -> None:
     response = live.http.post("/embed", json={"inputs": ["word " * 60] * 40})
-    assert response.status_code == 413
+    assert response.status_code == 422
     said = "more than the 1000 this queue ever admits at once; split it into smaller requests"
     assert response.json()["error"].endswith(said)
 

@@ -21,6 +21,7 @@ from onepass.tasks.tag import AGGREGATIONS
 POST = ["/embed", "/predict", "/rerank", "/similarity", "/tokenize", "/decode", "/"]
 POST += ["/v1/embeddings", "/embeddings", "/v1/rerank", "/v2/rerank", "/v1/embed", "/v2/embed"]
 POST += ["/v1/moderations"]
+POST += ["/embed_all", "/embed_sparse", "/invocations", "/vertex"]
 POST += ["/api/embed", "/api/embeddings", "/api/show"]
 POST += [operation.path for operation in native.OPERATIONS]
 GET = ["/health", "/info", "/metrics", "/ping", "/livez", "/readyz", "/v1/models", "/openapi.json", "/docs"]
@@ -45,6 +46,11 @@ words = st.text(min_size=1, max_size=40)
 ids = st.lists(st.integers(0, 60) | st.integers(), min_size=1, max_size=5)
 RIGHT: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "/embed": {"model": st.just("embedder"), "inputs": words | ids | st.lists(words | ids, max_size=4)},
+    "/embed_all": {"model": st.just("embedder"), "inputs": words | ids | st.lists(words | ids, max_size=4)},
+    "/embed_sparse": {
+        "model": st.sampled_from(["filler", "splade", "bge_m3"]),
+        "inputs": words | ids | st.lists(words | ids, max_size=3),
+    },
     "/predict": {
         "model": st.sampled_from(["classifier", "multilabel"]),
         "inputs": words | st.lists(st.lists(words, min_size=1, max_size=2), min_size=1, max_size=3),
@@ -120,7 +126,12 @@ NATIVE: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     },
 }
 RIGHT |= {form.ROOT + task: fields for task, fields in NATIVE.items()}
-RIGHT |= {"/": RIGHT["/embed"], "/embeddings": RIGHT["/v1/embeddings"]}
+RIGHT |= {"/": RIGHT["/embed"], "/invocations": RIGHT["/embed_sparse"]}
+instance = st.sampled_from(["/embed", "/predict", "/rerank", "/similarity"]).flatmap(
+    lambda path: st.fixed_dictionaries(RIGHT[path])
+)
+RIGHT["/vertex"] = {"instances": st.lists(instance | values, max_size=3)}
+RIGHT |= {"/embeddings": RIGHT["/v1/embeddings"]}
 parameters = st.fixed_dictionaries(
     {},
     optional={

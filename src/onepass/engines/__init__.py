@@ -9,6 +9,7 @@ from onepass.engines.batch import Engine
 from onepass.engines.reference import Reference
 from onepass.errors import BadSetting
 from onepass.model.checkpoint import Checkpoint
+from onepass.model.heads import OF_TRUNK
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +30,14 @@ def build_native(checkpoint: Checkpoint, dtype: str) -> tuple[Engine, Choice]:
         chosen = Choice("bfloat16", f"{isa} multiplies it faster than float32")
     else:
         chosen = Choice("float32", f"{isa} has no bfloat16 products")
-    return Native(checkpoint.spec, checkpoint.heads, checkpoint.weights, dtype=chosen.value), chosen
+    return Native(checkpoint.spec, {**checkpoint.heads, **OF_TRUNK}, checkpoint.weights, dtype=chosen.value), chosen
 
 
 def build_reference(checkpoint: Checkpoint, dtype: str) -> tuple[Engine, Choice]:
     if dtype not in ("auto", "float32"):
         raise BadSetting(f"the reference engine computes in float32 only, not {dtype}; ask for dtype float32 or auto")
     chosen = Choice("float32", "the reference engine has no other" if dtype == "auto" else "asked")
-    return Reference(checkpoint.spec, checkpoint.heads, checkpoint.weights), chosen
+    return Reference(checkpoint.spec, {**checkpoint.heads, **OF_TRUNK}, checkpoint.weights), chosen
 
 
 ENGINES: dict[str, Callable[[Checkpoint, str], tuple[Engine, Choice]]] = {

@@ -109,3 +109,8 @@ class HeadSpec:
     labels: tuple[str, ...] = ()
     sparse: bool = False
     pairs: bool | None = None
+
+
+STATES = ""
+"""Name of a head that every engine has beside the checkpoint's: each token's last state, as it is."""
+OF_TRUNK = {STATES: HeadSpec("states", Pool(("tokens",)))}

@@ -49,6 +49,18 @@ class Usage:
     queue: float = 0.0
     inference: float = 0.0
 
+    def add(self, other: Usage) -> None:
+        """What both cost, of seconds the larger: they passed at the same time."""
+        self.inputs += other.inputs
+        self.tokens += other.tokens
+        self.characters += other.characters
+        self.lengths.extend(other.lengths)
+        self.truncated += other.truncated
+        self.windows += other.windows
+        self.tokenize = max(self.tokenize, other.tokenize)
+        self.queue = max(self.queue, other.queue)
+        self.inference = max(self.inference, other.inference)
+
 
 @dataclass(frozen=True, slots=True)
 class Answered:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -68,6 +68,24 @@ def joined(*parts: bytes | Answer) -> Answer:
 
     whole = [body for body in bodies if isinstance(body, bytes)]
     return Answer(b"".join(whole) if len(whole) == len(bodies) else pieces())
+
+
+def nested(answers: Iterable[Answer], before: bytes = b"[", after: bytes = b"]") -> Answer:
+    """A JSON array of other answers' bodies, each made when its turn comes."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        begin = before
+        for answer in answers:
+            if isinstance(answer.body, bytes):
+                yield begin + answer.body
+            else:
+                yield begin
+                async for piece in answer.body:
+                    yield piece
+            begin = b","
+        yield after if begin == b"," else before + after
+
+    return Answer(pieces())
 
 
 def unit_scores(call: Call, ranks: Ranking) -> Ranking:

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from onepass.encoder import Encoder
 from onepass.errors import OnepassError, Overloaded, Unavailable
-from onepass.server import bei, cohere, hugging_face, jina, native, ollama, openai, tei, vllm
+from onepass.server import bei, cohere, hugging_face, jina, native, ollama, openai, tei, vertex, vllm
 from onepass.server.answer import Answer, dumps, stages, timings
 from onepass.server.body import field_names, parse, read_body
 from onepass.server.openapi import document, page
@@ -74,6 +74,7 @@ OPERATIONS = (
     *vllm.OPERATIONS,
     *bei.OPERATIONS,
     *hugging_face.OPERATIONS,
+    *vertex.OPERATIONS,
     *native.OPERATIONS,
 )
 

@@ -10,11 +10,11 @@ from onepass.errors import EmptyInput, InvalidInput
 from onepass.server.answer import Answer, listing
 from onepass.server.operation import Operation
 from onepass.server.service import Call
-from onepass.server.tei import TEI, Side
+from onepass.server.tei.form import TEI, Cut
 from onepass.tasks.tag import Aggregation, Entity, Token, tag, tag_tokens
 
 
-class PredictTokensRequest(msgspec.Struct, kw_only=True):
+class PredictTokensRequest(Cut, kw_only=True):
     """`inputs`: texts, each alone or in a list of its own.  `raw_scores`: of every label, the logits of single tokens.
 
     `truncate`, `truncation_direction`: long texts are read in windows, so that nothing has to be cut.
@@ -23,9 +23,6 @@ class PredictTokensRequest(msgspec.Struct, kw_only=True):
     inputs: list[str | list[str]]
     raw_scores: bool = False
     aggregation_strategy: Aggregation = "none"
-    truncate: bool | None = None
-    truncation_direction: Side = "Right"
-    model: str | None = None
 
 
 class TokenResult(msgspec.Struct):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from onepass.encoder import Encoder
@@ -97,6 +97,7 @@ class Call:
         self.service = service
         self.kind = kind
         self.named = named
+        self.whole = self
         self.started = time.perf_counter()
         self.model = ""
         self.inputs = 0
@@ -115,10 +116,29 @@ class Call:
     def open(self, model: str | None, inputs: int, *, batch: bool = True) -> Job:
         """A job at the chosen model for so many inputs. Raises UnknownModel, TooLarge."""
         encoder = self.choose(model)
-        self.inputs, self.batch = inputs, batch
-        self.check_count(inputs)
+        self.batch = batch
+        self.inputs = inputs
+        if self.whole is not self:
+            self.whole.inputs += inputs
+        self.check_count(self.whole.inputs)
         self.job = encoder.job(wait=False)
         return self.job
+
+    def part(self) -> Call:
+        """A call for a part of this one; together they have as many inputs as one may."""
+        part = Call(self.service, self.kind, self.named)
+        part.whole = self
+        return part
+
+    def add(self, parts: Sequence[Call]) -> None:
+        """Count what the parts cost."""
+        for part in parts:
+            if part.job is None:
+                continue
+            if self.job is None:
+                self.model, self.encoder, self.kind, self.batch = part.model, part.encoder, part.kind, True
+                self.job = Job(part.job.served, wait=False)
+            self.job.usage.add(part.job.usage)
 
     def check_count(self, inputs: int) -> None:
         limit = self.service.settings.max_inputs

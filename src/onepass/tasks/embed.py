@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TypedDict
 
 import numpy as np
 
 from onepass.engines.batch import Floats
-from onepass.errors import EmptyInput, InvalidInput
+from onepass.errors import InvalidInput
 from onepass.model.heads import HeadSpec
 from onepass.schedule.job import Job
 from onepass.schedule.pieces import Truncate
 from onepass.schedule.row import Ask
-from onepass.schedule.tokenizer import EncodeOptions, Input, Text
+from onepass.schedule.tokenizer import EncodeOptions, Text
 from onepass.tasks.prompts import InputType, prompt_or_type
 from onepass.tasks.reading import Reading
+from onepass.tasks.texts import texts_or_ids
 from onepass.tasks.vectors import Precision, Ranges, Vectors, form
 
 
@@ -71,7 +72,7 @@ async def embed(
     ask = Ask(wanted.head, finish=wanted.finish)
     text = prompt_or_type(job, prompt, input_type)
     options = EncodeOptions(prompt=text, truncate=truncate, special=special, window=max_tokens)
-    outputs = await job.run(_not_empty(texts), ask, options=options)
+    outputs = await job.run(texts_or_ids(texts), ask, options=options)
     return wanted.of(np.concatenate([vector for (vector,) in outputs]))
 
 
@@ -79,18 +80,3 @@ def embedding(job: Job, name: str, head: HeadSpec) -> Reading[Floats]:
     """A text's vector as the checkpoint makes it, float32 [width]."""
     ask = Ask(name)
     return Reading(lambda text, row: ask, lambda text, rows: rows[0].outputs[0].values[0])
-
-
-def _not_empty(texts: Iterable[Text]) -> Iterable[Input]:
-    """The texts as they come; a list stays one. Raises EmptyInput at the first empty text."""
-    if isinstance(texts, list):
-        return [_checked(text, index) for index, text in enumerate(texts)]
-    return (_checked(text, index) for index, text in enumerate(texts))
-
-
-def _checked(text: Text, index: int) -> Input:
-    if not isinstance(text, str | Sequence):
-        raise InvalidInput(f"input {index} is a {type(text).__name__}; send a string or a list of token ids")
-    if not len(text):
-        raise EmptyInput(f"input {index} is empty; send some text")
-    return text if isinstance(text, str) else list(text)

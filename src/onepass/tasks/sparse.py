@@ -14,11 +14,11 @@ from onepass.model.heads import HeadSpec
 from onepass.schedule.job import Job
 from onepass.schedule.pieces import Encoded, Truncate
 from onepass.schedule.row import Ask
-from onepass.schedule.tokenizer import EncodeOptions, Tokenizer
+from onepass.schedule.tokenizer import EncodeOptions, Text, Tokenizer
 from onepass.tasks.heads import head_of
 from onepass.tasks.prompts import InputType, prompt_for
 from onepass.tasks.reading import Reading
-from onepass.tasks.texts import strings
+from onepass.tasks.texts import texts_or_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +59,14 @@ class SparseVector:
 
 async def sparse(
     job: Job,
-    texts: Iterable[str],
+    texts: Iterable[Text],
     *,
     input_type: InputType = "document",
     top_k: int | None = None,
     threshold: float = 0.0,
     prompt: str | None = None,
     truncate: Truncate = "right",
+    special: bool = True,
     head: str | None = None,
 ) -> list[SparseVector]:
     """A vector of token weights for each text, as sentence-transformers' SparseEncoder or BGE-M3 gives it.
@@ -76,6 +77,7 @@ async def sparse(
     "document" choose the prompt, too.  prompt: another prompt's name or text, as for embed.
     top_k: most weights of a vector; None: the checkpoint's own limit, if it has one.
     threshold: weights must be larger than it.
+    special: whether given token ids get special tokens around them.
     head: name of the head to read, of a checkpoint that has several for this.
     Raises WrongTask, InvalidInput and its kinds, Overloaded, EngineFailure.
     """
@@ -86,7 +88,7 @@ async def sparse(
         raise InvalidInput(f"threshold is {threshold}; give a number from 0 on")
     served = job.served
     top = served.checkpoint.most_weights if top_k is None else top_k
-    options = EncodeOptions(prompt=prompt_for(job, input_type, prompt), truncate=truncate)
+    options = EncodeOptions(prompt=prompt_for(job, input_type, prompt), truncate=truncate, special=special)
     if input_type == "query" and served.checkpoint.table is not None and served.queries is not None:
         weights, tokenizer = served.checkpoint.table.weights, served.queries
 
@@ -94,9 +96,9 @@ async def sparse(
             ids = np.unique(np.frombuffer(row.ids, np.int32))
             return _vector(tokenizer, RowOutput(weights[ids, None], ids).strongest(top, threshold))
 
-        return await job.without_forward(strings(texts), looked_up, tokenizer, options)
+        return await job.without_forward(texts_or_ids(texts), looked_up, tokenizer, options)
     ask = Ask(name, top=top, above=threshold)
-    outputs = await job.outputs(strings(texts), lambda _: (ask,), options=options)
+    outputs = await job.outputs(texts_or_ids(texts), lambda _: (ask,), options=options)
     return [_vector(served.tokenizer, output) for (output,) in outputs]
 
 

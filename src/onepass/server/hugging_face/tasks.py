@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 
 from onepass.errors import InvalidInput
-from onepass.server import tei
 from onepass.server.answer import Answer
 from onepass.server.body import parse_as
 from onepass.server.hugging_face.classification import (
@@ -24,6 +23,16 @@ from onepass.server.hugging_face.question_answering import QuestionAnswering, an
 from onepass.server.hugging_face.token_classification import TokenClassification, classify_tokens
 from onepass.server.operation import Operation
 from onepass.server.service import Call, listed
+from onepass.server.tei.embed import (
+    EmbedRequest,
+    EmbedSparseRequest,
+    SimilarityRequest,
+    answer_embed,
+    answer_embed_sparse,
+    answer_similarity,
+)
+from onepass.server.tei.form import TEI
+from onepass.server.tei.predict import PredictRequest, RerankRequest, answer_predict, answer_rerank
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +45,17 @@ class Task:
 
 
 TASKS = {
-    "feature-extraction": Task("embed", tei.EmbedRequest, tei.answer_embed),
-    "sentence-similarity": Task("embed", tei.SimilarityRequest, tei.answer_similarity),
-    "text-ranking": Task("predict", tei.RerankRequest, tei.answer_rerank),
+    "feature-extraction": Task("embed", EmbedRequest, answer_embed),
+    "sentence-similarity": Task("embed", SimilarityRequest, answer_similarity),
+    "text-ranking": Task("predict", RerankRequest, answer_rerank),
     "text-classification": Task("predict", TextClassification, classify_texts),
     "zero-shot-classification": Task("predict", ZeroShotClassification, classify_by_labels),
     "token-classification": Task("tag", TokenClassification, classify_tokens),
     "question-answering": Task("answer", QuestionAnswering, answer_question),
     "fill-mask": Task("fill", FillMask, fill_masks),
 }
-PREDICT = Task("predict", tei.PredictRequest, tei.answer_predict)
+PREDICT = Task("predict", PredictRequest, answer_predict)
+EMBED_SPARSE = Task("embed", EmbedSparseRequest, answer_embed_sparse)
 
 # What a model is for, by the first of these heads that it has. Embeddings are never asked for with `parameters`.
 TASK_OF_HEAD = {
@@ -91,6 +101,8 @@ def task_of(call: Call, request: Request) -> Task:
         return TASKS[by_field]
     heads = {head.kind for head in call.choose(request.model).checkpoint.heads.values()}
     found = next((task for head, task in TASK_OF_HEAD.items() if head in heads), "feature-extraction")
+    if heads == {"sparse"}:
+        return EMBED_SPARSE
     if "embed" in heads and not request.parameters:
         return TASKS["feature-extraction"]
     # Where TEI and the pipelines differ, who sends `parameters`, or names the model in the path, speaks to a pipeline.
@@ -108,9 +120,10 @@ FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 OPERATIONS = (
     *(
-        Operation(path, "embed", tei.TEI, msgspec.Raw, Any, answer_task, summary)
+        Operation(path, "embed", TEI, msgspec.Raw, Any, answer_task, summary)
         for path, summary in (
             ("/", "What the model is for, or the body asks."),
+            ("/invocations", "The same, where SageMaker asks for it."),
             ("/models/{model:path}/pipeline/{task}", "A task of a model, as Hugging Face's clients ask for it."),
             ("/pipeline/{task}/{model:path}", "A task of a model, as older clients ask for it."),
             ("/models/{model:path}", "What the model is for, or the body asks."),
@@ -119,7 +132,7 @@ OPERATIONS = (
     Operation(
         "/predict",
         "predict",
-        tei.TEI,
+        TEI,
         TextClassification,
         list[list[Labelled]],
         classify_texts,
