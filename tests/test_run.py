@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny import USABLE, change_json, heads_checkpoint, tiny_checkpoint, write_json
+from tiny import SEVERAL, USABLE, bge_m3_checkpoint, change_json, heads_checkpoint, tiny_checkpoint, write_json
 
 from onepass import Encoder
 from onepass.engines.batch import Engine, Output, PackedBatch, Read
 from onepass.errors import EmptyInput, InputTooLong, InvalidInput, WrongTask
+from onepass.model.heads import HeadSpec, Pool
+from onepass.model.own_heads import write_heads
 
 TEXTS = [
     "The miller [MASK] Berg left Zürich on Tuesday.",
@@ -60,6 +62,29 @@ def test_every_head_gives_what_its_own_task_gives(encoder: Encoder, order: list[
     assert [answer["harm"] for answer in answers] == encoder.classify(TEXTS, head="harm")
     assert [answer["entities"] for answer in answers] == encoder.tag(TEXTS)
     assert [answer["fill"] for answer in answers] == encoder.fill(TEXTS)
+
+
+def test_vectors_of_all_three_kinds_from_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heads = ["embed", "sparse", "multivector"]
+    with Encoder(bge_m3_checkpoint(tmp_path), cores=1) as encoder:
+        alone = [encoder.embed(TEXTS), encoder.sparse(TEXTS), encoder.multivector(TEXTS)]
+        counting = Counting(encoder.engine)
+        monkeypatch.setitem(encoder.device._engines, encoder.job().served.model, counting)
+        found = encoder.run(TEXTS, heads)
+    assert counting.passes == [(2, sorted(heads))]
+    for answer, vector, sparse, vectors in zip(found, *alone, strict=True):
+        np.testing.assert_array_equal(answer["embed"], vector)
+        np.testing.assert_array_equal(answer["multivector"], vectors)
+        assert (list(answer["sparse"]), len(sparse)) == (list(sparse), len(answer["sparse"]))
+
+
+def test_vectors_of_tokens_among_heads_of_its_own(tmp_path: Path) -> None:
+    folder = heads_checkpoint(tmp_path)
+    write_heads(folder, {**SEVERAL, "late": HeadSpec("multivector", Pool(("tokens",)), finish="l2")})
+    with Encoder(folder) as encoder:
+        answer = encoder.run("Cats sleep.", ["late", "mood"])
+        np.testing.assert_array_equal(answer["late"], encoder.multivector("Cats sleep."))
+        assert answer["late"].shape == (len(encoder.tokenizer.tokens("Cats sleep.")), 32)
 
 
 def test_a_str_gives_one_answer(encoder: Encoder) -> None:
@@ -156,6 +181,24 @@ def test_a_head_must_be_named_where_several_do(encoder: Encoder) -> None:
     with pytest.raises(WrongTask) as caught:
         encoder.tag("Cats", head="mood")
     assert str(caught.value) == "this model has no head 'mood' that can tag; those that can are entities"
+
+
+@pytest.mark.parametrize(
+    ("given", "head", "sentence"),
+    [
+        ("Cats", "inference", "input 1 is a single text, but head 'inference' was trained on pairs; send those"),
+        (
+            ("Cats", "sleep"),
+            "mood",
+            "input 1 is a pair of texts, but head 'mood' was trained on single texts; send those",
+        ),
+    ],
+)
+def test_pairs_and_single_texts_go_to_heads_for_them(encoder: Encoder, given: Any, head: str, sentence: str) -> None:
+    other = ("cats", "dogs") if isinstance(given, str) else "cats"
+    with pytest.raises(InvalidInput) as caught:
+        encoder.classify([other, given], head=head)
+    assert str(caught.value) == sentence
 
 
 def test_tasks_find_the_head_that_fits_them(encoder: Encoder) -> None:

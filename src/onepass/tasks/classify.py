@@ -10,7 +10,7 @@ from onepass.engines.batch import Floats
 from onepass.errors import EmptyInput, InvalidInput, WrongTask
 from onepass.model.heads import Finish, HeadSpec
 from onepass.schedule.job import Answered, Job
-from onepass.schedule.pieces import Truncate
+from onepass.schedule.pieces import Encoded, Truncate
 from onepass.schedule.row import Ask
 from onepass.schedule.tokenizer import EncodeOptions
 from onepass.tasks.heads import head_of
@@ -67,14 +67,23 @@ async def classify(
 
 
 def labelling(job: Job, name: str, head: HeadSpec, long: Long = "cut", finish: Finish | None = None) -> Reading[Scores]:
-    """The checkpoint's own labels. finish: how scores are made of logits; None: as the checkpoint says."""
-    ask = Ask(name, finish="none")
+    """The checkpoint's own labels. finish: how scores are made of logits; None: as the checkpoint says.
+
+    Its reading raises InvalidInput for a text where the head was trained on pairs, and the other way round.
+    """
+    one = Ask(name, finish="none")
+
+    def ask(item: Classified, row: Encoded) -> Ask:
+        if head.pairs is not None and head.pairs != isinstance(item, tuple):
+            given, wanted = ("a single text", "pairs") if head.pairs else ("a pair of texts", "single texts")
+            raise InvalidInput(f"input {row.input} is {given}, but head {name!r} was trained on {wanted}; send those")
+        return one
 
     def answer(item: Classified, rows: Sequence[Answered]) -> Scores:
         logits = merged([row.outputs[0].values[0] for row in rows], long)
         return best_first(head.labels, FINISHES[finish or head.finish](logits[None]))[0]
 
-    return Reading(lambda item, row: ask, answer)
+    return Reading(ask, answer)
 
 
 def best_first(labels: Sequence[str], scores: Floats) -> list[Scores]:
