@@ -13,6 +13,7 @@ from onepass.schedule.row import Ask
 from onepass.schedule.tokenizer import EncodeOptions
 
 ANSWERED_AT_ONCE = 32  # inputs, then others get their turn to be tokenised
+TOKENS_AT_ONCE = 128  # answers about so few are made sooner than another thread could begin with them
 
 T = TypeVar("T")
 
@@ -56,7 +57,10 @@ async def read_all(
             for index, reading in enumerate(readings)
         ]
 
-    drawn, found = map(answers, seen, rows), list[list[Any]]()
-    while some := await job.off_loop(lambda: list(islice(drawn, ANSWERED_AT_ONCE))):
-        found += some
+    drawn = map(answers, seen, rows)
+    if job.usage.tokens <= TOKENS_AT_ONCE:
+        return list(drawn)
+    found: list[list[Any]] = []
+    for _ in range(0, len(rows), ANSWERED_AT_ONCE):
+        found += await job.off_loop(lambda: list(islice(drawn, ANSWERED_AT_ONCE)))
     return found
