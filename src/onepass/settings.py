@@ -57,6 +57,7 @@ class ServerSettings:
 
     host: str = option("127.0.0.1", "Address to listen on.")
     port: int = option(8080, "Port to listen on; 0 picks a free one.", least=0, most=65_535)
+    grpc_port: int | None = option(None, "Port for gRPC beside HTTP; 0 picks a free one.", least=0, most=65_535)
     api_key: str | None = option(None, "Bearer key that requests must carry; commas separate several.", secret=True)
     max_body: int = option(33_554_432, "Largest request body in bytes; above it 413.", least=1)
     max_inputs: int = option(16_384, "Most texts in one request; above it 413.", least=1)

@@ -18,7 +18,7 @@ import uvicorn
 
 from onepass.encoder import Encoder
 from onepass.engines.native import compute_threads
-from onepass.errors import BadSetting, EngineFailure, OnepassError
+from onepass.errors import BadSetting, EngineFailure, MissingExtra, OnepassError
 from onepass.observe import set_up_logging
 from onepass.schedule.device import Device
 from onepass.server.app import app_for
@@ -146,6 +146,15 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def grpc_listener(service: Service) -> Any:
+    """Raises MissingExtra, BadSetting."""
+    try:
+        from onepass.server.grpc import Listener
+    except ImportError:
+        raise MissingExtra("gRPC needs grpcio; run: pip install 'onepass[grpc]', or leave grpc_port out") from None
+    return Listener(service)
+
+
 class Server(uvicorn.Server):
     """uvicorn, but on the first SIGTERM or SIGINT it finishes what runs, still answering 503 to what comes."""
 
@@ -166,12 +175,26 @@ class Server(uvicorn.Server):
         self.load = load
         self.failure: OnepassError | None = None
         self.draining: asyncio.Task[None] | None = None
+        self.grpc: Any = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self.service.settings.grpc_port is not None:
+            try:
+                self.grpc = grpc_listener(self.service)
+            except OnepassError as error:
+                self.failure, self.should_exit = error, True
+                return
+            await self.grpc.start()
+            log.info("listening for gRPC on port %d", self.grpc.port)
         loop = asyncio.get_running_loop()
         # A daemon, so that a signal while loading ends the process without waiting for it.
         threading.Thread(target=self.load_all, args=[loop], name="onepass-load", daemon=True).start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.grpc is not None:
+            await self.grpc.stop(LAST_WORDS_SECONDS)
+        await super().shutdown(sockets)
 
     def load_all(self, loop: asyncio.AbstractEventLoop) -> None:
         try:

@@ -105,6 +105,7 @@ class Call:
         self.encoder: Encoder | None = None
         self.job: Job | None = None
         self.answering = False
+        self.wait = False
         self.stopped: Literal["left", "expired"] | None = None
         self.task = asyncio.current_task()
         self.watch: asyncio.TimerHandle | asyncio.Task[None] | None = None
@@ -121,7 +122,7 @@ class Call:
         if self.whole is not self:
             self.whole.inputs += inputs
         self.check_count(self.whole.inputs)
-        self.job = encoder.job(wait=False)
+        self.job = encoder.job(wait=self.wait)
         return self.job
 
     def part(self) -> Call:
