@@ -216,7 +216,7 @@ def test_queries_need_no_forward_pass(asymmetric: Encoder, monkeypatch: pytest.M
 @pytest.mark.parametrize("engine", ENGINES)
 def test_lexical_weights(tiny_bge_m3: Path, engine: str) -> None:
     with Encoder(tiny_bge_m3, engine=engine, dtype="float32") as encoder:
-        assert encoder.tasks == ["embed", "similarity", "sparse", "multivector"]
+        assert encoder.tasks == ["embed", "similarity", "rerank", "sparse", "multivector"]
         layer = torch.load(tiny_bge_m3 / "sparse_linear.pt", weights_only=True)
         vectors = encoder.sparse(TEXTS)
         for text, vector in zip(TEXTS, vectors, strict=True):
