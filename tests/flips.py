@@ -28,6 +28,7 @@ SAMPLES: dict[Any, Any] = {
     RopeSpec: RopeSpec(8, 10_000.0),
     Activation: Activation("tanh"),
     tuple[str, float | tuple[float, ...]]: ("factor", 2.0),
+    bool: True,
     int: 3,
     float: 1.5,
     str: "embed.word",

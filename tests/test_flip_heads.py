@@ -29,6 +29,7 @@ engines = pytest.mark.parametrize("engine", ENGINES)
 
 REASONS = {
     "kind": "says which tasks read the head, not what it computes",
+    "pairs": "says which tasks read the head, too",
     "pad_id": "read by the pooling last_not_pad alone",
     "skip_prompt": "where a read names its tokens, or the last one counts, a prompt before them does not",
 }
@@ -123,8 +124,9 @@ MADE = {
 def test_every_field_of_other_heads_counts(tmp_path: Path, name: str, engine: str) -> None:
     """Held against what the unflipped head gives."""
     checkpoint = load_checkpoint(tiny_checkpoint(tmp_path, "bert", "trunk"))
-    shapes = ("made.0.weight", (32, 32)), ("made.residual", (32, 32)), ("made.words", (9, 32)), ("made.bias", (9,))
-    made = weights_of(*shapes, ("made.norm", (64,)))
+    words = checkpoint.spec.embed.vocab
+    steps = ("made.0.weight", (32, 32)), ("made.residual", (32, 32)), ("made.norm", (64,))
+    made = weights_of(*steps, ("made.words", (words, 32)), ("made.bias", (words,)))
     used = {text for step in (*MADE[name].per_token, *MADE[name].per_row) for text in vars_of(step)}
     weights = {**checkpoint.weights, **{tensor: made[tensor] for tensor in made if tensor in used}}
     ids = [9, 8, 8, 6, 5, 7, 7]
@@ -157,6 +159,7 @@ def test_every_field_of_a_head_is_that_of_some_case() -> None:
     found = set().union(*map(used, MADE.values()))
     assert {field for field in kinds(HeadSpec) - found if "=" not in field} == {
         "HeadSpec.labels",
+        "HeadSpec.pairs",
         "Linear.activation",
         "Linear.bias",
         "Norm.bias",
