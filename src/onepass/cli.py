@@ -338,12 +338,10 @@ def report(error: BaseException) -> int:
     """Say what went wrong; returns the exit code."""
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
-    if isinstance(error, BrokenPipeError):
-        # Python flushes standard output at exit, which would fail again.
+    if isinstance(error, BrokenPipeError | KeyboardInterrupt):
+        # Python flushes standard output at exit, which would fail again, or wait for a reader who waits for us.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    if isinstance(error, KeyboardInterrupt):
-        return 130
+        return 141 if isinstance(error, BrokenPipeError) else 130
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         click.echo(error.format_message(), err=True)
         return 2
