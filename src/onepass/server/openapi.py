@@ -62,6 +62,8 @@ def document(operations: Sequence[Operation], statuses: Mapping[str, int]) -> di
             "requestBody": {"required": True, "content": {"application/json": {"schema": request}}},
             "responses": {"200": described(200, response), **refusals},
         }
+        if any(operation.raw for operation in shared):
+            paths[NAMED.sub(r"{\1}", path)]["post"]["responses"]["200"]["content"]["application/octet-stream"] = {}
     for path, summary in PAGES.items():
         answers = {str(code): {"description": HTTPStatus(code).phrase} for code in (200, *REFUSED.get(path, ()))}
         paths.setdefault(path, {})["get"] = {"summary": summary, "responses": answers}

@@ -34,6 +34,7 @@ class Operation:
     kind: "embed", "predict" or another word; te_embed_* and te_predict_* count the first two.
     marks: fields of the body by which it is known among the operations of a path that several dialects share; the first
     operation with such a field in the body answers, and one without marks, the last of its path, all other bodies.
+    raw: the request may ask for bytes instead of JSON.
     """
 
     path: str
@@ -44,3 +45,4 @@ class Operation:
     handle: Callable[[Call, Any], Awaitable[Answer]]
     summary: str
     marks: frozenset[str] = frozenset()
+    raw: bool = False

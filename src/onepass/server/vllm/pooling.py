@@ -105,5 +105,6 @@ OPERATIONS = (
         PoolingResponse,
         answer_pooling,
         "Vectors or scores, of texts or of tokens.",
+        raw=True,
     ),
 )
