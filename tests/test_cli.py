@@ -418,7 +418,12 @@ def test_a_reader_that_leaves_ends_the_command_quietly(tiny_embedder: Path) -> N
 
 def test_ctrl_c_ends_the_command_quietly(tiny_embedder: Path) -> None:
     with subprocess.Popen(
-        [ONEPASS, "embed", tiny_embedder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [ONEPASS, "embed", tiny_embedder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # a shell's background jobs, and so the tests in them, ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -193,7 +193,7 @@ def test_health_and_reflection(channel: grpc.Channel) -> None:
     assert {"tei.v1.Embed", "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"} <= set(named)
 
 
-def test_a_port_that_is_taken_and_a_package_that_is_missing(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_port_that_is_taken_and_a_package_that_is_missing(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     port = live.server.grpc.port
     with pytest.raises(
         BadSetting, match=f"^cannot listen for gRPC on 127.0.0.1 port {port}; choose another with --grpc"
