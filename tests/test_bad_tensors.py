@@ -87,9 +87,43 @@ def test_weights_that_are_no_numbers(folder: Path, value: float, dtype: torch.dt
 
 
 def test_weights_of_another_type(folder: Path) -> None:
-    change_tensors(folder, lambda tensors: tensors.update({WORD: tensors[WORD].to(torch.int8)}))
+    change_tensors(folder, lambda tensors: tensors.update({WORD: tensors[WORD].to(torch.int16)}))
     assert refused(folder, BadCheckpoint) == (
-        f"model.safetensors stores tensor '{WORD}' as I8; weights must be F32, F16 or BF16"
+        f"model.safetensors stores tensor '{WORD}' as I16; weights must be F32, F16, BF16 or I8"
+    )
+
+
+ROWS = torch.ones(400)
+
+
+@pytest.mark.parametrize(
+    ("scale", "sentence"),
+    [
+        (None, f"stores tensor '{WORD}' as I8 without '{WORD}.scale', the scales of its rows; save both"),
+        (
+            ROWS[1:],
+            f"stores tensor '{WORD}' as I8 of shape [400, 32], but its scales '{WORD}.scale' have shape [399]; there "
+            "must be one for each row",
+        ),
+        (ROWS * float("nan"), f"holds NaN or infinity in tensor '{WORD}.scale'; the file is damaged"),
+        (ROWS * 3e38, f"holds NaN or infinity in tensor '{WORD}'; the file is damaged"),
+        (ROWS.int(), f"stores tensor '{WORD}.scale' as I32; weights must be F32, F16, BF16 or I8"),
+        (ROWS.to(torch.int8), f"stores tensor '{WORD}.scale' as I8 without '{WORD}.scale.scale', the scales of its "
+                              "rows; save both"),
+    ],
+    ids=["none", "too few", "no numbers", "too large", "of another type", "of I8"],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_int8_without_fitting_scales(folder: Path, scale: torch.Tensor | None, sentence: str) -> None:
+    scales = {} if scale is None else {f"{WORD}.scale": scale}
+    change_tensors(folder, lambda tensors: tensors.update({WORD: torch.full((400, 32), 100).to(torch.int8), **scales}))
+    assert refused(folder, BadCheckpoint) == f"model.safetensors {sentence}"
+
+
+def test_scales_of_what_is_not_int8(folder: Path) -> None:
+    change_tensors(folder, lambda tensors: tensors.update({f"{WORD}.scale": ROWS}))
+    assert refused(folder, LeftoverTensor) == (
+        f"the weights hold tensor '{WORD}.scale', which config.json does not mention"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +14,54 @@ from numpy.typing import NDArray
 
 from onepass.errors import BadCheckpoint, UnsafeFormat
 from onepass.model.config import Config
+from onepass.model.int8 import SCALE, dequantize
 
 STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """A tensor, read when asked for. `data` are its bytes, mapped or in memory; dtype as safetensors spells it."""
+    """A tensor, read when asked for. `data` are its bytes, mapped or in memory; dtype as safetensors spells it.
+
+    scale: of each row, of a tensor stored as I8.
+    """
 
     name: str
     file: str
     dtype: str
     shape: tuple[int, ...]
     data: NDArray[np.uint8]
+    scale: StoredTensor | None = None
 
     def read(self) -> NDArray[np.float32]:
         """float32, C-contiguous, read-only; a view of the file where that already holds float32.
 
-        Raises BadCheckpoint for another type of number, and for NaN or infinity.
+        Raises BadCheckpoint for another type of number, for I8 without fitting scales, and for NaN or infinity.
         """
-        if self.dtype not in STORED:
+        if self.dtype not in (*STORED, "I8"):
             raise BadCheckpoint(
-                f"{self.file} stores tensor {self.name!r} as {self.dtype}; weights must be F32, F16 or BF16"
+                f"{self.file} stores tensor {self.name!r} as {self.dtype}; weights must be F32, F16, BF16 or I8"
             )
-        array = _as_float32(self.data, self.dtype).reshape(self.shape)
+        if self.dtype == "I8":
+            array = dequantize(self.data.view(np.int8).reshape(self.shape), self._scales())
+        else:
+            array = _as_float32(self.data, self.dtype).reshape(self.shape)
         # min and max carry a NaN along, and need no second array
         if array.size and not (np.isfinite(array.min()) and np.isfinite(array.max())):
             raise BadCheckpoint(f"{self.file} holds NaN or infinity in tensor {self.name!r}; the file is damaged")
         array.flags.writeable = False
         return array
+
+    def _scales(self) -> NDArray[np.float32]:
+        stores = f"{self.file} stores tensor {self.name!r} as I8"
+        if self.scale is None:
+            raise BadCheckpoint(f"{stores} without {self.name + SCALE!r}, the scales of its rows; save both")
+        if self.scale.shape != self.shape[:1]:
+            raise BadCheckpoint(
+                f"{stores} of shape {list(self.shape)}, but its scales {self.scale.name!r} have shape "
+                f"{list(self.scale.shape)}; there must be one for each row"
+            )
+        return self.scale.read()
 
 
 def _as_float32(data: NDArray[np.uint8], dtype: str) -> NDArray[np.float32]:
@@ -55,20 +74,29 @@ def _as_float32(data: NDArray[np.uint8], dtype: str) -> NDArray[np.float32]:
 
 
 def open_tensors(folder: Path, label: str = "") -> dict[str, StoredTensor]:
-    """Every tensor of a folder by its name on disk; messages put `label` before file names.
+    """Every tensor of a folder by its name on disk, those of I8 with their scales; messages put `label` before files.
 
     Looks for model.safetensors, its sharded form, and then for pickles, which are read only where torch is installed
     (weights_only, so that nothing in them runs). Raises BadCheckpoint, or UnsafeFormat for pickles without torch.
     """
     for stem, opener in (("model.safetensors", _safetensors), ("pytorch_model.bin", pickled)):
         if (folder / stem).is_file():
-            return opener(folder / stem, label + stem)
+            return _scaled(opener(folder / stem, label + stem))
         index = f"{stem}.index.json"
         if (folder / index).is_file():
-            return _sharded(folder, index, label, opener)
+            return _scaled(_sharded(folder, index, label, opener))
     raise BadCheckpoint(
         f"{folder} holds no model.safetensors and no other weights; check that the model was saved whole"
     )
+
+
+def _scaled(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
+    scales = {name + SCALE for name, tensor in tensors.items() if tensor.dtype == "I8"}
+    return {
+        name: replace(tensor, scale=tensors.get(name + SCALE)) if tensor.dtype == "I8" else tensor
+        for name, tensor in tensors.items()
+        if name not in scales
+    }
 
 
 Opener = Callable[[Path, str], dict[str, StoredTensor]]
@@ -117,7 +145,7 @@ def pickled(path: Path, file: str) -> dict[str, StoredTensor]:
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadCheckpoint(f"{file} cannot be read as plain weights ({reason})") from error
-    names = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
+    names = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64", torch.int8: "I8"}
     tensors = {}
     for name, tensor in state.items():
         if not isinstance(tensor, torch.Tensor):
