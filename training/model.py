@@ -1,0 +1,164 @@
+"""The encoder and its heads in PyTorch, for training alone; onepass itself reads the checkpoint that export.py writes.
+
+The trunk is BERT's, with its names, so that its weights are a checkpoint of the family "bert"; the teacher is one, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+TAGS = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC")
+SENTIMENTS = ("negative", "neutral", "positive")
+ENTAILMENTS = ("entailment", "neutral", "contradiction")
+TEMPERATURE = 0.05
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a trunk, named as in config.json."""
+
+    vocab_size: int
+    hidden_size: int = 384
+    num_hidden_layers: int = 6
+    num_attention_heads: int = 12
+    intermediate_size: int = 1152
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    layer_norm_eps: float = 1e-12
+
+
+class Embeddings(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(shape.vocab_size, shape.hidden_size)
+        self.position_embeddings = nn.Embedding(shape.max_position_embeddings, shape.hidden_size)
+        self.token_type_embeddings = nn.Embedding(shape.type_vocab_size, shape.hidden_size)
+        self.LayerNorm = nn.LayerNorm(shape.hidden_size, shape.layer_norm_eps)
+
+    def forward(self, ids: Tensor, types: Tensor | None) -> Tensor:
+        kinds = self.token_type_embeddings.weight[0] if types is None else self.token_type_embeddings(types)
+        return self.LayerNorm(self.word_embeddings(ids) + self.position_embeddings.weight[: ids.shape[1]] + kinds)
+
+
+class Layer(nn.Module):
+    """One layer; its modules have the names of transformers' BertLayer."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        width, inner, eps = shape.hidden_size, shape.intermediate_size, shape.layer_norm_eps
+        self.heads = shape.num_attention_heads
+        self.attention = nn.ModuleDict(
+            {
+                "self": nn.ModuleDict({name: nn.Linear(width, width) for name in ("query", "key", "value")}),
+                "output": nn.ModuleDict({"dense": nn.Linear(width, width), "LayerNorm": nn.LayerNorm(width, eps)}),
+            }
+        )
+        self.intermediate = nn.ModuleDict({"dense": nn.Linear(width, inner)})
+        self.output = nn.ModuleDict({"dense": nn.Linear(inner, width), "LayerNorm": nn.LayerNorm(width, eps)})
+
+    def forward(self, x: Tensor, seen: Tensor, dropout: float) -> Tensor:
+        rows, length, width = x.shape
+        parts = [self.attention["self"][name] for name in ("query", "key", "value")]
+        weight, bias = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
+        qkv = functional.linear(x, weight, bias).view(rows, length, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout)
+        mixed = mixed.transpose(1, 2).reshape(rows, length, width)
+        out = self.attention["output"]
+        x = out["LayerNorm"](x + functional.dropout(out["dense"](mixed), dropout))
+        y = functional.gelu(self.intermediate["dense"](x))
+        return self.output["LayerNorm"](x + functional.dropout(self.output["dense"](y), dropout))
+
+
+class Trunk(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embeddings = Embeddings(shape)
+        self.encoder = nn.ModuleDict({"layer": nn.ModuleList(Layer(shape) for _ in range(shape.num_hidden_layers))})
+
+    def forward(self, ids: Tensor, lengths: Tensor, types: Tensor | None = None, dropout: float = 0.0) -> Tensor:
+        """States [rows, longest, width] of ids [rows, longest], of which the first `lengths` [rows] are real."""
+        seen = (torch.arange(ids.shape[1], device=ids.device) < lengths[:, None])[:, None, None, :]
+        x = functional.dropout(self.embeddings(ids, types), dropout)
+        for layer in self.encoder["layer"]:
+            x = layer(x, seen, dropout)
+        return x
+
+
+def mean(states: Tensor, lengths: Tensor) -> Tensor:
+    """The mean of each row's real states, special tokens included, as sentence-transformers pools."""
+    real = (torch.arange(states.shape[1], device=states.device) < lengths[:, None]).unsqueeze(-1)
+    return (states * real).sum(1, dtype=torch.float32) / lengths[:, None]
+
+
+class RowHead(nn.Module):
+    """Scores of a row: its first and its mean state side by side, a hidden layer, `labels` outputs."""
+
+    def __init__(self, width: int, hidden: int, labels: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(2 * width, hidden)
+        self.out = nn.Linear(hidden, labels)
+
+    def forward(self, states: Tensor, lengths: Tensor, dropout: float = 0.0) -> Tensor:
+        pooled = torch.cat([states[:, 0].float(), mean(states, lengths)], 1)
+        return self.out(functional.dropout(functional.gelu(self.hidden(pooled)), dropout)).float()
+
+
+class WordHead(nn.Module):
+    """Scores against the vocabulary: a layer, a norm, the trunk's own word table, a bias."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.dense = nn.Linear(shape.hidden_size, shape.hidden_size)
+        self.norm = nn.LayerNorm(shape.hidden_size, shape.layer_norm_eps)
+        self.bias = nn.Parameter(torch.zeros(shape.vocab_size))
+
+    def forward(self, states: Tensor, words: Tensor) -> Tensor:
+        return functional.linear(self.norm(functional.gelu(self.dense(states))), words, self.bias)
+
+
+class Mini(nn.Module):
+    """The trunk and all heads. `words` maps to the teacher's states and is not exported."""
+
+    def __init__(self, shape: Shape, hidden: int = 128) -> None:
+        super().__init__()
+        width = shape.hidden_size
+        self.trunk = Trunk(shape)
+        self.embed = nn.Linear(width, width)
+        self.words = nn.Linear(width, width)
+        self.fill = WordHead(shape)
+        self.sparse = WordHead(shape)
+        self.entities = nn.Linear(width, len(TAGS))
+        self.answer = nn.Linear(width, 2)
+        self.sentiment = RowHead(width, hidden, len(SENTIMENTS))
+        self.toxicity = RowHead(width, hidden, 1)
+        self.rerank = RowHead(width, hidden, 1)
+        self.nli = RowHead(width, hidden, len(ENTAILMENTS))
+
+    def start(self, vectors: Tensor | None) -> None:
+        """Random weights; the word table from the teacher's vectors of the words [vocabulary, width], if given."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Embedding):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.eye_(self.embed.weight)
+        nn.init.eye_(self.words.weight)
+        if vectors is not None:
+            with torch.no_grad():
+                self.trunk.embeddings.word_embeddings.weight.copy_(vectors * (0.05 * vectors.shape[1] ** 0.5))
+
+    def vectors(self, states: Tensor, lengths: Tensor) -> Tensor:
+        return functional.normalize(self.embed(mean(states, lengths)).float(), dim=-1)
+
+    def lexical(self, states: Tensor, lengths: Tensor) -> Tensor:
+        """SPLADE's weights of the vocabulary [rows, vocabulary]: the maximum over tokens of log(1 + relu)."""
+        scores = self.sparse(states, self.trunk.embeddings.word_embeddings.weight)
+        real = (torch.arange(states.shape[1], device=states.device) < lengths[:, None]).unsqueeze(-1)
+        return torch.log1p(functional.relu(scores.masked_fill(~real, 0).amax(1).float()))
