@@ -68,7 +68,11 @@ def trained(sources: Mapping[str, tuple[float, Counter[str]]], size: int) -> Tok
     tokenizer.train_from_iterator(
         repeated(),
         WordPieceTrainer(
-            vocab_size=size, special_tokens=list(SPECIAL), limit_alphabet=CHARACTERS, show_progress=False, min_frequency=2
+            vocab_size=size,
+            special_tokens=list(SPECIAL),
+            limit_alphabet=CHARACTERS,
+            show_progress=False,
+            min_frequency=2,
         ),
     )
     first, last = (tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]"))

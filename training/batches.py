@@ -1,0 +1,290 @@
+"""Batches as numpy arrays, made by worker processes: one class per objective, each yields forever.
+
+Words are changed here: masked, replaced, lowered. What a batch holds says each class; rows are laid out by store.Layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.store import Ints, Laid, Layer, Store
+
+Batch = dict[str, Any]
+Random = np.random.Generator
+
+
+class Source(Protocol):
+    def batch(self, random: Random) -> Batch: ...
+
+
+def laid(name: str, rows: Laid) -> Batch:
+    found = {f"{name}.ids": rows.ids, f"{name}.lengths": rows.lengths}
+    if rows.types is not None:
+        found[f"{name}.types"] = rows.types
+    return found
+
+
+def case(random: Random) -> str:
+    """A third of all batches is in lower case, as people type."""
+    return "lower" if random.random() < 1 / 3 else "cased"
+
+
+@dataclass
+class Spans:
+    """Stretches of texts: whole ones, and parts of long ones, at most so many tokens that `tokens` fill a batch."""
+
+    store: Store
+    weights: Mapping[str, float]
+    tokens: int
+    lengths: tuple[int, ...] = (16, 32, 64, 128, 256)
+    shares: tuple[float, ...] = (0.1, 0.25, 0.35, 0.2, 0.1)
+
+    def __post_init__(self) -> None:
+        self.layer, self.teacher = Layer(self.store), Layer(self.store, "teacher_")
+        self.names = list(self.weights)
+        self.chances = np.array(list(self.weights.values())) / sum(self.weights.values())
+
+    def rows(self, random: Random) -> tuple[list[Ints], int]:
+        longest = int(random.choice(self.lengths, p=self.shares))
+        count = max(self.tokens // longest, 1)
+        groups = random.choice(len(self.names), count, p=self.chances)
+        rows = []
+        for group in groups:
+            texts = self.store.groups[self.names[group]]
+            text = self.store.texts[texts[random.integers(len(texts))]]
+            most = max(int(longest * 0.8), 4)
+            if len(text) > most:
+                begin = 0 if random.random() < 0.4 else random.integers(len(text) - most)
+                text = text[begin : begin + (most if random.random() < 0.7 else random.integers(3, most))]
+            rows.append(text)
+        return rows, longest
+
+
+@dataclass
+class Distilled(Spans):
+    """What the teacher reads, too. student.*, teacher.*; student.words, teacher.words: which word a token is of.
+
+    In a part of the rows words are replaced by others, at random: so the student meets words where the corpus has none.
+    """
+
+    def batch(self, random: Random) -> Batch:
+        rows, longest = self.rows(random)
+        strange = self.store.groups["wordlist"]
+        for number in np.flatnonzero(random.random(len(rows)) < 0.25):
+            row = rows[number].copy()
+            for place in np.flatnonzero(random.random(len(row)) < 0.15):
+                row[place] = self.store.texts[strange[random.integers(len(strange))]][0]
+            rows[number] = row
+        student = self.layer.lay(rows, case(random), longest + 16)
+        teacher = self.teacher.lay(rows, "teacher", longest + 16)
+        words = np.int32(sum(map(len, rows)))
+        both = laid("student", student) | laid("teacher", teacher)
+        return both | {"student.words": student.words, "teacher.words": teacher.words, "count": words}
+
+
+@dataclass
+class Masked(Spans):
+    """Whole words hidden: of those chosen 80 % become [MASK], 10 % another token, 10 % stay. targets: -100 elsewhere."""
+
+    share: float = 0.15
+
+    def batch(self, random: Random) -> Batch:
+        rows, longest = self.rows(random)
+        student = self.layer.lay(rows, case(random) if random.random() < 0.5 else "cased", longest)
+        chosen = np.append(random.random(sum(map(len, rows))) < self.share, False)[student.words]
+        targets = np.where(chosen, student.ids, -100)
+        fate = random.random(student.ids.shape)
+        vocabulary = self.store.special["vocabulary"]
+        ids = np.where(chosen & (fate < 0.8), self.store.special["mask"], student.ids)
+        ids = np.where(chosen & (fate > 0.9), random.integers(5, vocabulary, ids.shape), ids).astype(np.int32)
+        return {"ids": ids, "lengths": student.lengths, "targets": targets.astype(np.int64)}
+
+
+@dataclass
+class Pairs:
+    """Queries with their texts, of one kind a batch, so that negatives are near. query.*, text.*, both teacher's, too.
+
+    group: which texts may answer each other's queries; they are no negatives.
+    """
+
+    store: Store
+    weights: Mapping[str, float]
+    tokens: int
+    longest: int = 128
+
+    def __post_init__(self) -> None:
+        self.layer, self.teacher = Layer(self.store), Layer(self.store, "teacher_")
+        self.names = list(self.weights)
+        self.chances = np.array(list(self.weights.values())) / sum(self.weights.values())
+
+    def batch(self, random: Random) -> Batch:
+        pairs = self.store.tasks["pairs." + self.names[random.choice(len(self.names), p=self.chances)]]
+        longest = int(random.choice([64, self.longest, 192]))
+        chosen = pairs[random.choice(len(pairs), min(self.tokens // longest, len(pairs)), replace=False)]
+        queries, texts = ([self.store.texts[text] for text in column] for column in chosen.T[:2])
+        found: Batch = {"group": chosen[:, 2]}
+        for name, rows, most in (("query", queries, 64), ("text", texts, longest)):
+            found |= laid(name, self.layer.lay(rows, case(random), most))
+            found |= laid(f"{name}.teacher", self.teacher.lay(rows, "teacher", most))
+        return found
+
+
+@dataclass
+class Ranked:
+    """Queries, each with its own text first and then others that are near. pair.*; rows are queries x (1 + others)."""
+
+    store: Store
+    near: Mapping[str, Ints]  # per kind of pairs, for each pair the numbers of near texts
+    weights: Mapping[str, float]
+    tokens: int
+    others: int = 7
+
+    def __post_init__(self) -> None:
+        self.layer = Layer(self.store)
+        self.names = list(self.weights)
+        self.chances = np.array(list(self.weights.values())) / sum(self.weights.values())
+
+    def batch(self, random: Random) -> Batch:
+        name = self.names[random.choice(len(self.names), p=self.chances)]
+        pairs, near = self.store.tasks["pairs." + name], self.near[name]
+        longest = int(random.choice([64, 128, 192, 256]))
+        count = max(self.tokens // longest // (1 + self.others), 1)
+        queries, texts = [], []
+        for pair in random.integers(len(pairs), size=count):
+            others = random.choice(near[pair], self.others, replace=False)
+            queries += [self.store.texts[pairs[pair, 0]]] * (1 + self.others)
+            texts += [self.store.texts[text] for text in (pairs[pair, 1], *others)]
+        return laid("pair", self.layer.lay(queries, case(random), longest, texts)) | {"each": np.int32(1 + self.others)}
+
+
+@dataclass
+class Labelled:
+    """Texts, or pairs of texts, with a label. text.*, label. Some words are replaced by [MASK], so that few decide.
+
+    tasks: name of the task -> its share; columns are (text, label) or (first, second, label). balanced: labels are drawn
+    equally often.
+    """
+
+    store: Store
+    tasks: Mapping[str, float]
+    tokens: int
+    longest: int = 256
+    balanced: bool = False
+    hidden: float = 0.06
+
+    def __post_init__(self) -> None:
+        self.layer = Layer(self.store)
+        self.chances = np.array(list(self.tasks.values())) / sum(self.tasks.values())
+        self.rows = [self.store.tasks[name] for name in self.tasks]
+        self.by_label = [
+            [np.flatnonzero(rows[:, -1] == label) for label in np.unique(rows[:, -1])] for rows in self.rows
+        ]
+
+    def batch(self, random: Random) -> Batch:
+        longest = int(random.choice([48, 96, self.longest], p=[0.5, 0.3, 0.2]))
+        count = max(self.tokens // longest, 8)
+        chosen = []
+        for number in random.choice(len(self.rows), count, p=self.chances):
+            rows = self.rows[number]
+            if self.balanced:
+                kinds = self.by_label[number]
+                of_label = kinds[random.integers(len(kinds))]
+                chosen.append(rows[of_label[random.integers(len(of_label))]])
+            else:
+                chosen.append(rows[random.integers(len(rows))])
+        rows = np.array(chosen)
+        firsts = [self.store.texts[text] for text in rows[:, 0]]
+        seconds = [self.store.texts[text] for text in rows[:, 1]] if rows.shape[1] == 3 else None
+        given = self.layer.lay(firsts, case(random), longest, seconds)
+        return laid("text", hide(given, self.store, self.hidden, random)) | {"label": rows[:, -1].astype(np.int64)}
+
+
+@dataclass
+class Tagged:
+    """Texts with a tag for each token; -100 at special ones. partial: rows in which MISC was not looked for."""
+
+    store: Store
+    tokens: int
+    longest: int = 128
+    hidden: float = 0.05
+
+    def __post_init__(self) -> None:
+        self.layer = Layer(self.store)
+        rows = self.store.tasks["entities"]
+        self.chances = rows[:, 2] / rows[:, 2].sum()
+
+    def batch(self, random: Random) -> Batch:
+        longest = int(random.choice([48, 96, self.longest], p=[0.5, 0.3, 0.2]))
+        every = self.store.tasks["entities"]
+        chosen = random.choice(len(every), max(self.tokens // longest, 8), p=self.chances)
+        given = self.layer.lay([self.store.texts[text] for text in every[chosen, 0]], "cased", longest)
+        tags = np.append(np.concatenate([self.store.tags[number] for number in chosen]).astype(np.int64), -100)
+        targets = tags[given.words]
+        # B- stands at the first token of a word alone: what follows in it is I- of the same kind
+        targets = np.where(~given.begins & (targets > 0) & (targets % 2 == 1), targets + 1, targets)
+        hidden = hide(given, self.store, self.hidden, random)
+        return laid("text", hidden) | {"targets": targets, "partial": every[chosen, 1].astype(bool)}
+
+
+@dataclass
+class Answered:
+    """Questions with contexts. pair.*, start, stop: the places of the answer's first and last token."""
+
+    store: Store
+    tokens: int
+    longest: int = 256
+
+    def __post_init__(self) -> None:
+        self.layer = Layer(self.store)
+
+    def batch(self, random: Random) -> Batch:
+        every = self.store.tasks["answers"]
+        rows = every[random.integers(len(every), size=max(self.tokens // self.longest, 8))]
+        questions = [self.store.texts[text] for text in rows[:, 0]]
+        contexts = [self.store.texts[text] for text in rows[:, 1]]
+        given = self.layer.lay(questions, case(random), self.longest, contexts)
+        before = sum(map(len, questions)) + np.concatenate([[0], np.cumsum(list(map(len, contexts)))[:-1]])
+        first = given.words == (before + rows[:, 2])[:, None]
+        last = given.words == (before + rows[:, 3])[:, None]
+        kept = first.any(1) & last.any(1)
+        places = np.arange(given.ids.shape[1])
+        found = {"start": first.argmax(1), "stop": np.where(last, places, -1).max(1)}
+        cut = Laid(
+            given.ids[kept], given.lengths[kept], given.words[kept], given.begins[kept], _kept(given.types, kept)
+        )
+        return laid("pair", cut) | {name: value[kept].astype(np.int64) for name, value in found.items()}
+
+
+def _kept(types: Ints | None, kept: NDArray[np.bool_]) -> Ints | None:
+    return None if types is None else types[kept]
+
+
+def hide(rows: Laid, store: Store, share: float, random: Random) -> Laid:
+    """A part of the words as [MASK]."""
+    hidden = (random.random(rows.ids.shape) < share) & (rows.words >= 0)
+    ids = np.where(hidden, np.int32(store.special["mask"]), rows.ids)
+    return Laid(ids, rows.lengths, rows.words, rows.begins, rows.types)
+
+
+@dataclass
+class Mixed:
+    """What one step learns from: a batch of each of `always`, and `some` drawn from `at_times` by their weights."""
+
+    always: Mapping[str, Source]
+    at_times: Mapping[str, tuple[float, Source]]
+    some: int
+    seed: int
+
+    def stream(self, worker: int) -> Iterator[dict[str, Batch]]:
+        random = np.random.default_rng([self.seed, worker])
+        names = list(self.at_times)
+        chances = np.array([share for share, _ in self.at_times.values()])
+        while True:
+            chosen = random.choice(names, self.some, replace=False, p=chances / chances.sum()) if self.some else []
+            sources = dict(self.always) | {name: self.at_times[name][1] for name in chosen}
+            yield {name: source.batch(random) for name, source in sources.items()}
