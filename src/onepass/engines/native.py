@@ -15,7 +15,7 @@ import numpy as np
 from onepass.engines import _native
 from onepass.engines.batch import Floats, Ints, Output, PackedBatch, Read, check_similarity
 from onepass.engines.native_packing import Packing
-from onepass.engines.native_tables import PositionTables
+from onepass.engines.position_tables import PositionTables
 from onepass.engines.refuse import meaningless, not_run, refuse
 from onepass.errors import BadCheckpoint, BadSetting, EngineFailure
 from onepass.model.heads import HeadSpec

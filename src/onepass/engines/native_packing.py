@@ -10,7 +10,7 @@ import numpy as np
 from onepass.engines import _native
 from onepass.engines.arithmetic import norm as normalised
 from onepass.engines.batch import Floats, Ints
-from onepass.engines.native_tables import PositionTables
+from onepass.engines.position_tables import PositionTables
 from onepass.errors import BadCheckpoint, MissingTensor
 from onepass.model.heads import L2, Activation, HeadSpec, Linear, Norm, Step, Truncate, Vocabulary
 from onepass.model.positions import relative_indices, sinusoids

@@ -1,4 +1,4 @@
-"""The native engine's tables of positions: made by model/positions.py for the longest row yet, handed to every call."""
+"""Tables of positions: made by model/positions.py for the longest row yet, kept, and handed to an engine with each batch."""
 
 from __future__ import annotations
 
