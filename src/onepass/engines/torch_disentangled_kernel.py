@@ -67,7 +67,7 @@ def _attend(
         mask=asked[:, None] & inside[None, :],
         other=0.0,
     )
-    by_query_at = by_query + (head.to(tl.int64) * tokens + query_at) * columns
+    row_at = (head.to(tl.int64) * tokens + begin) * columns  # of the row's first token, beyond which int32 is enough
 
     lower = 0
     upper = seen
@@ -93,13 +93,13 @@ def _attend(
         pairs = asked[:, None] & shown[None, :]
         if FROM_QUERY:
             place = tl.load(places + (longest - 1) + (i[:, None] - j[None, :]), mask=pairs, other=0)
-            scores += tl.load(by_query_at[:, None] + place, mask=pairs, other=0.0).to(tl.float32)
+            scores += tl.load(by_query + row_at + (i[:, None] * columns + place), mask=pairs, other=0.0).to(tl.float32)
         if FROM_KEY:
             # A key's numbers for successive queries are neighbours: loaded by key, then turned.
             turned = shown[:, None] & asked[None, :]
             place = tl.load(places + (longest - 1) + (i[None, :] - j[:, None]), mask=turned, other=0)
-            by_key_at = by_key + (head.to(tl.int64) * tokens + key_at) * columns
-            scores += tl.trans(tl.load(by_key_at[:, None] + place, mask=turned, other=0.0)).to(tl.float32)
+            turned_scores = tl.load(by_key + row_at + (j[:, None] * columns + place), mask=turned, other=0.0)
+            scores += tl.trans(turned_scores).to(tl.float32)
         scores *= scale
         if CAPPED:
             scores = cap * (2.0 * tl.sigmoid(2.0 * scores / cap) - 1.0)
@@ -172,7 +172,7 @@ def run(
         SIZE=size,
         PADDED=padded,
         QUERIES=query_block(size, query.dtype),
-        KEYS=64 if padded <= 64 and query.dtype != torch.float32 else 32,
+        KEYS=32,
         FROM_QUERY=by_query is not None,
         FROM_KEY=by_key is not None,
         CAPPED=attention.softcap is not None,
