@@ -18,7 +18,7 @@ from onepass.model.heads import Finish, HeadSpec, Pool
 STATES = HeadSpec("states", Pool(("tokens",)))
 """Every token's last hidden state; `states` in run."""
 
-ENGINES = ["reference", "native"]
+ENGINES = ["reference", "native", "torch"]
 
 Rows = Sequence[Sequence[int]]
 
@@ -30,8 +30,9 @@ def start(name: str, checkpoint: Checkpoint) -> Engine:
 
 
 def every_engine(checkpoint: Checkpoint) -> Iterator[tuple[str, Engine]]:
-    """(name, engine): the reference, and native on every instruction set that this machine runs; as `start`."""
+    """(name, engine): all of them, native on every instruction set that this machine runs; as `start`."""
     yield "reference", start("reference", checkpoint)
+    yield "torch", start("torch", checkpoint)
     heads: Mapping[str, HeadSpec] = {**checkpoint.heads, STATES.kind: STATES}
     for isa, obstacle in instruction_sets().items():
         if not obstacle:

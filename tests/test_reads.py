@@ -17,14 +17,17 @@ from random_models import NORM, Shape, batch_of, build, double, read_all, row_of
 from onepass.engines.batch import Engine, Floats, Ints, Output, PackedBatch, Read
 from onepass.engines.native import Native, instruction_sets
 from onepass.engines.reference import Reference
+from onepass.engines.torch import Torch
 from onepass.errors import EngineFailure, UnsupportedOption
 from onepass.model.heads import Activation, HeadSpec, Linear, Norm, Pool, PoolKind, Vocabulary
 
+TORCH = "torch"  # beside instruction sets: the torch engine
 ISAS = [
     pytest.param(name, marks=pytest.mark.skipif(bool(obstacle), reason=f"{name}: {obstacle}"))
     for name, obstacle in instruction_sets().items()
 ]
 isas = pytest.mark.parametrize("isa", ISAS)
+fast = pytest.mark.parametrize("isa", [*ISAS, TORCH])
 dtypes = pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 WORDS = 4133  # several blocks of a vocabulary, the last not whole
 SEVERAL = ("tokens", "spans", "max_by_token")
@@ -60,8 +63,14 @@ def ints(*values: int) -> Ints:
 Make = Callable[[HeadSpec], Engine]
 
 
-def native(head: HeadSpec, isa: str | None = None, dtype: str = "float32") -> Native:
+def native(head: HeadSpec, isa: str | None = None, dtype: str = "float32") -> Native | Torch:
+    if isa == TORCH:
+        return torch(head, dtype)
     return Native(MODEL.spec, {head.kind: head}, WEIGHTS, dtype, isa=isa)
+
+
+def torch(head: HeadSpec, dtype: str = "float32") -> Torch:
+    return Torch(MODEL.spec, {head.kind: head}, WEIGHTS, dtype)
 
 
 def reference(head: HeadSpec) -> Reference:
@@ -113,7 +122,7 @@ SPANS = Read(
 SINGLE: list[PoolKind] = [kind for kind in get_args(PoolKind) if kind not in SEVERAL]
 
 
-@isas
+@fast
 @pytest.mark.parametrize("kinds", [*((kind,) for kind in SINGLE), ("first", "mean", "weighted_mean")])
 @pytest.mark.parametrize("stepped", [False, True])
 def test_each_span_is_pooled_as_if_it_were_a_row(kinds: tuple[PoolKind, ...], stepped: bool, isa: str) -> None:
@@ -129,7 +138,7 @@ def test_each_span_is_pooled_as_if_it_were_a_row(kinds: tuple[PoolKind, ...], st
 
 
 @pytest.mark.parametrize("kind", SINGLE)
-@pytest.mark.parametrize("make", [reference, native])
+@pytest.mark.parametrize("make", [reference, native, torch])
 def test_a_span_over_the_whole_row_is_the_row(kind: PoolKind, make: Make) -> None:
     head = HeadSpec("h", Pool((kind,), pad_id=7))
     engine = make(head)
@@ -154,7 +163,7 @@ def test_spans_are_the_same_bits_in_any_company(dtype: str, isa: str) -> None:
     in_any_company(native(head, isa, dtype), BATCH, SPANS)
 
 
-@pytest.mark.parametrize("make", [reference, native])
+@pytest.mark.parametrize("make", [reference, native, torch])
 def test_a_row_without_spans_gives_nothing(make: Make) -> None:
     engine = make(HeadSpec("h", Pool(("mean",))))
     none = Read("h", ints(0, 2), spans=np.zeros((0, 2), np.int32), offsets=ints(0, 0, 0))
@@ -185,7 +194,7 @@ LONG = batch_of([70, 1, 3, 130, 64])
 ALL = replace(read_all(LONG, "h"), skip=ints(0, 0, 1, 30, 63))
 
 
-@isas
+@fast
 @pytest.mark.parametrize("name", SPLADE)
 def test_sparse_rows_are_what_is_above_0_of_the_dense_ones(name: str, isa: str) -> None:
     head = SPLADE[name]
@@ -210,7 +219,7 @@ def test_sparse_rows_are_the_same_bits_in_any_company(name: str, dtype: str, isa
     in_any_company(native(SPLADE[name], isa, dtype), LONG, ALL)
 
 
-@isas
+@fast
 @pytest.mark.parametrize("name", ["max", "sum"])
 def test_sparse_rows_in_bfloat16_are_near(name: str, isa: str) -> None:
     (expected,) = reference(SPLADE[name]).run(LONG, [ALL])
@@ -218,7 +227,7 @@ def test_sparse_rows_in_bfloat16_are_near(name: str, isa: str) -> None:
     assert worst(scattered(got, WORDS), scattered(expected, WORDS)) < 0.05
 
 
-@pytest.mark.parametrize("make", [reference, native])
+@pytest.mark.parametrize("make", [reference, native, torch])
 def test_of_a_reads_vocabulary_the_ids_come_back(make: Make) -> None:
     engine, chosen = make(SPLADE["max"]), ints(4000, 7, 8, 300, 12)
     (whole,), (some,) = engine.run(LONG, [ALL]), engine.run(LONG, [replace(ALL, vocabulary=chosen)])
@@ -229,8 +238,8 @@ def test_of_a_reads_vocabulary_the_ids_come_back(make: Make) -> None:
     assert set(some.ids.tolist()) <= set(chosen.tolist())  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("make", [Reference, Native])
-def test_what_is_not_a_number_is_not_lost(make: type[Reference] | type[Native]) -> None:
+@pytest.mark.parametrize("make", [Reference, Native, Torch])
+def test_what_is_not_a_number_is_not_lost(make: type[Reference] | type[Native] | type[Torch]) -> None:
     broken = WEIGHTS | {"h.words.bias": np.full(WORDS, np.nan, np.float32)}
     engine = make(MODEL.spec, {"h": SPLADE["max"]}, broken)
     assert np.isnan(engine.run(BATCH, [read_all(BATCH, "h")])[0].values).all()
@@ -240,7 +249,7 @@ def test_what_is_not_a_number_is_not_lost(make: type[Reference] | type[Native]) 
 # Weights of words
 
 
-@isas
+@fast
 def test_ids_are_left_out_of_the_weights_of_words(isa: str) -> None:
     read = Read("h", ints(2, 0, 1), skip=ints(2, 0, 0))
     every = reference(LEXICAL).run(BATCH, [read])[0]
@@ -270,7 +279,7 @@ TARGETS = Read(
 )
 
 
-@isas
+@fast
 @pytest.mark.parametrize("split", [0, 1, 3])
 def test_log_probabilities_are_those_of_the_softmax(split: int, isa: str) -> None:
     head = HeadSpec("h", Pool(("tokens",)), TRANSFORM[:split], TRANSFORM[split:], finish="sigmoid")
@@ -303,7 +312,7 @@ def test_every_token_is_asked_where_no_position_is_named() -> None:
 
 def test_scores_far_apart_do_not_overflow() -> None:
     weights = WEIGHTS | {"h.words.bias": np.linspace(-3e4, 3e4, WORDS).astype(np.float32)}
-    for make in (Reference, Native):
+    for make in (Reference, Native, Torch):
         values = make(MODEL.spec, {"h": FILL}, weights).run(LONG, [TARGETS])[0].values
         assert np.isfinite(values).all()
         assert values.min() < -5e4
@@ -315,7 +324,7 @@ def test_log_probabilities_are_the_same_bits_in_any_company(dtype: str, isa: str
     in_any_company(native(FILL, isa, dtype), LONG, TARGETS)
 
 
-@isas
+@fast
 def test_log_probabilities_in_bfloat16_are_near(isa: str) -> None:
     (expected,), (got,) = reference(FILL).run(LONG, [TARGETS]), native(FILL, isa, "bfloat16").run(LONG, [TARGETS])
     assert np.abs(got.values - expected.values).max() < 0.05
@@ -331,7 +340,7 @@ def vectors(count: int, width: int, seed: int = 0) -> Floats:
     return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
 
-@isas
+@fast
 @pytest.mark.parametrize("width", [1, 37, 128])
 @pytest.mark.parametrize("queries", [1, 32, 41, 2000])
 def test_similarity_is_the_sum_of_the_largest_products(queries: int, width: int, isa: str) -> None:
@@ -357,7 +366,7 @@ def test_a_documents_similarity_is_the_same_bits_in_any_company(isa: str) -> Non
         assert np.array_equal(alone, together[document : document + 1])
 
 
-@pytest.mark.parametrize("make", [reference, native])
+@pytest.mark.parametrize("make", [reference, native, torch])
 def test_similarity_of_nothing_and_of_what_is_no_number(make: Make) -> None:
     engine = make(FILL)
     assert engine.max_similarity(vectors(3, 8), vectors(0, 8), ints(0)).shape == (0,)
@@ -367,7 +376,7 @@ def test_similarity_of_nothing_and_of_what_is_no_number(make: Make) -> None:
     assert np.isnan(scores).tolist() == [True, False]
 
 
-@pytest.mark.parametrize("make", [reference, native])
+@pytest.mark.parametrize("make", [reference, native, torch])
 @pytest.mark.parametrize(
     ("query", "offsets"),
     [
@@ -440,14 +449,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-@pytest.mark.parametrize("make", [reference, native])
+@pytest.mark.parametrize("make", [reference, native, torch])
 def test_a_read_that_says_nothing_is_refused(name: str, make: Make) -> None:
     head, read = REFUSED[name]
     with pytest.raises(EngineFailure):
         make(head).run(BATCH, [read])
 
 
-@pytest.mark.parametrize("make", [reference, native])
+@pytest.mark.parametrize("make", [reference, native, torch])
 @pytest.mark.parametrize(
     ("head", "words"),
     [

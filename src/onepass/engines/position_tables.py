@@ -1,4 +1,4 @@
-"""Tables of positions: made by model/positions.py for the longest row yet, kept, and handed to an engine with each batch."""
+"""Tables of positions: made by model/positions.py for the longest row yet, kept, and handed out for each batch."""
 
 from __future__ import annotations
 

@@ -1,0 +1,162 @@
+"""The torch engine: any spec over packed rows, on CPU, CUDA or MPS.
+
+Here is what goes in and out: streams, copies, memory that runs out. torch_trunk.py has the encoder, torch_heads.py what
+is read from it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onepass.engines.batch import Floats, Ints, Output, PackedBatch, Read, check_similarity
+from onepass.engines.position_tables import PositionTables, Rotary
+from onepass.engines.refuse import meaningless, not_run, refuse
+from onepass.engines.torch_batch import Layout, Upload, as_tensor, check_batch, download
+from onepass.engines.torch_heads import Heads, similarity
+from onepass.engines.torch_memory import halves, merged, reads_of, rows_of
+from onepass.engines.torch_reads import plan
+from onepass.engines.torch_trunk import Trunk
+from onepass.engines.torch_weights import Tensors
+from onepass.errors import BadSetting, EngineFailure
+from onepass.model.heads import HeadSpec
+from onepass.model.spec import EncoderSpec
+from onepass.model.weights import Weights
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def fastest_dtype(device: str) -> tuple[str, str]:
+    """(dtype, reason): what the device's matrix products are fastest in."""
+    if not device.startswith("cuda"):
+        return "float32", f"half precision was not measured on {device}"
+    name, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
+    if torch.version.hip is not None or capability >= (8, 0):
+        return "bfloat16", f"{name} multiplies it faster than float32"
+    if capability >= (7, 0):
+        return "float16", f"{name} multiplies it faster than float32, and has no bfloat16 products"
+    return "float32", f"{name} has no products of half precision"
+
+
+class Torch:
+    """dtype: what products multiply; sums, the residual stream, norms, softmax and heads are float32 in any case.
+
+    device: as torch names it. On CUDA all calls enqueue on one stream of the engine's own and wait for their own
+    output alone: while one runs there the next is packed and sent, and memory is used again in that order. `cores` is
+    ignored: on a CPU torch decides. Raises UnsupportedOption, MissingTensor, BadCheckpoint, BadSetting.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self,
+        spec: EncoderSpec,
+        heads: Mapping[str, HeadSpec],
+        weights: Weights,
+        dtype: str = "float32",
+        *,
+        device: str = "cpu",
+    ) -> None:
+        if dtype not in DTYPES:
+            raise BadSetting(f"dtype {dtype!r} is unknown to the torch engine; choose {', '.join(DTYPES)}")
+        refuse(self.name, meaningless(spec, heads), not_run(spec))
+        self.dtype = dtype
+        self.device = torch.device(device)
+        self._spec = spec
+        self._most_tokens: int | None = None
+        tensors = Tensors(spec, weights, self.device, DTYPES[dtype])
+        self._tables = PositionTables(spec, tensors.array)
+        self._sent: dict[tuple[str, int], tuple[Floats, Tensor]] = {}
+        with torch.inference_mode():
+            self._trunk = Trunk(spec, tensors, self._tables)
+            self._heads = Heads(heads, tensors)
+        self._weight_bytes = tensors.bytes
+        self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        self._lock = threading.Lock()
+
+    def info(self) -> Mapping[str, Any]:
+        facts: dict[str, Any] = {
+            "engine": self.name,
+            "dtype": self.dtype,
+            "device": str(self.device),
+            "torch": torch.__version__,
+            "weight_bytes": self._weight_bytes,
+            "most_tokens": self._most_tokens,
+        }
+        if self.device.type == "cuda":
+            facts["gpu"] = torch.cuda.get_device_name(self.device)
+        return facts
+
+    def run(self, batch: PackedBatch, reads: Sequence[Read], cores: int = 1) -> list[Output]:
+        """One output per read. A batch for which there is no memory is halved, and what fits is remembered.
+
+        Raises EngineFailure for a batch or read that does not fit the model, and for a row that does not fit alone.
+        """
+        check_batch(self._spec, batch)
+        for read in reads:
+            if read.head not in self._heads.specs:
+                raise EngineFailure(f"the model has no head {read.head!r}; it has {', '.join(self._heads.specs)}")
+        return self._fitting(batch, reads)
+
+    def _fitting(self, batch: PackedBatch, reads: Sequence[Read]) -> list[Output]:
+        if batch.rows == 1 or self._most_tokens is None or batch.tokens <= self._most_tokens:
+            with contextlib.suppress(torch.OutOfMemoryError):  # leaves this frame before memory is asked for again
+                return self._computed(batch, reads)
+            self._forget()
+            if batch.rows == 1:
+                raise EngineFailure(
+                    f"no memory on {self.device} for a row of {batch.tokens} tokens; send shorter texts"
+                ) from None
+            self._most_tokens = batch.tokens // 2
+        parts = halves(batch)
+        outputs = [self._fitting(rows_of(batch, part), reads_of(reads, batch, part)) for part in parts]
+        return merged(reads, parts, outputs)
+
+    def _forget(self) -> None:
+        """Give what torch keeps for later back to the device."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _computed(self, batch: PackedBatch, reads: Sequence[Read]) -> list[Output]:
+        upload = Upload()
+        rotaries, biases = self._tables.of(batch)
+        layout = Layout(self._spec, batch, [starts for _, _, starts in rotaries], upload, None)
+        plans = [plan(self._heads.specs[read.head], read, batch, upload) for read in reads]
+        for one in plans:
+            self._heads.check(one)
+        with torch.inference_mode(), self._on_stream():
+            sent = upload.send(self.device)
+            rows = layout.rows(sent, *self._tables_on_device(rotaries, biases))
+            states = self._trunk.run(rows)
+            finished = [self._heads.run(one, states, sent) for one in plans]
+            landed = iter(download([tensor for tensors, _ in finished for tensor in tensors]))
+        return [output([next(landed) for _ in tensors]) for tensors, output in finished]
+
+    def max_similarity(self, query: Floats, documents: Floats, offsets: Ints, cores: int = 1) -> Floats:
+        """In float32, whatever the dtype."""
+        check_similarity(query, documents, offsets)
+        with torch.inference_mode(), self._on_stream():
+            ours, theirs = (as_tensor(x).to(self.device) for x in (query, documents))
+            (scores,) = download([similarity(ours, theirs, offsets)])
+        return scores
+
+    def _on_stream(self) -> contextlib.AbstractContextManager[object]:
+        return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+
+    def _tables_on_device(
+        self, rotaries: Sequence[Rotary], biases: Sequence[Floats]
+    ) -> tuple[list[tuple[Tensor, Tensor]], list[Tensor]]:
+        """The tables of positions, of which those that stay the same are sent once."""
+        tables = [(self._kept(("cosines", i), c), self._kept(("sines", i), s)) for i, (c, s, _) in enumerate(rotaries)]
+        return tables, [self._kept(("bias", i), bias) for i, bias in enumerate(biases)]
+
+    def _kept(self, key: tuple[str, int], array: Floats) -> Tensor:
+        held = self._sent.get(key)  # another thread may replace it
+        if held is None or held[0] is not array:
+            self._sent[key] = held = (array, as_tensor(array).to(self.device))
+        return held[1]

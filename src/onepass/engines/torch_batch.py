@@ -1,0 +1,222 @@
+"""From a packed batch to tensors on the device: checked on the host, copied at once, and back in one copy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from onepass.engines.batch import Ints, PackedBatch
+from onepass.errors import EngineFailure
+from onepass.model.spec import EmbedSpec, EncoderSpec, PositionSpec
+
+
+class Upload:
+    """int32 arrays that go to the device in one copy, from pinned memory where the device is a GPU."""
+
+    def __init__(self) -> None:
+        self._arrays: list[Ints] = []
+        self.size = 0
+
+    def add(self, array: NDArray[np.integer]) -> slice:
+        """Where the array will be in what `send` gives."""
+        self._arrays.append(array.astype(np.int32, copy=False).reshape(-1))
+        begin, self.size = self.size, self.size + array.size
+        return slice(begin, self.size)
+
+    def send(self, device: torch.device) -> Tensor:
+        pinned = device.type == "cuda"
+        staged = torch.empty(self.size, dtype=torch.int32, pin_memory=pinned)
+        np.concatenate([*self._arrays, np.zeros(0, np.int32)], out=staged.numpy())
+        return staged.to(device, non_blocking=True) if device.type != "cpu" else staged
+
+
+def as_tensor(array: NDArray[Any]) -> Tensor:
+    """On the CPU, over the array's own memory unless that is read-only."""
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
+
+
+def download(tensors: Sequence[Tensor]) -> list[NDArray[Any]]:
+    """float32 and int32 tensors as arrays, in one copy into pinned memory where they are on a GPU; waits for it."""
+    if not tensors or tensors[0].device.type == "cpu":
+        return [tensor.numpy() for tensor in tensors]
+    bits = [tensor.contiguous().view(torch.int32).reshape(-1) for tensor in tensors]
+    flat = bits[0] if len(bits) == 1 else torch.cat(bits)
+    pinned = flat.device.type == "cuda"
+    landed = torch.empty(flat.shape, dtype=torch.int32, pin_memory=pinned)
+    landed.copy_(flat, non_blocking=pinned)
+    if pinned:
+        done = torch.cuda.Event()
+        done.record()
+        done.synchronize()
+    arrays, begin = [], 0
+    for tensor in tensors:
+        part = landed[begin : begin + tensor.numel()]
+        arrays.append(part.view(tensor.dtype).reshape(tensor.shape).numpy())
+        begin += tensor.numel()
+    return arrays
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rows of one length, of which as many tokens are seen. tokens: int64 [rows, length], indices into the batch."""
+
+    tokens: Tensor
+    visible: int
+
+
+@dataclass
+class Rows:
+    """A batch as the trunk reads it. Of rows that are not there the offsets repeat.
+
+    ids, types, positions: int32 [tokens]; positions are rows of the position table.  places: int32 [tokens], a token's
+    place in its row.  left: how many follow it there.  starts: for each rope int32 [tokens], rows of its table.
+    offsets: int32 [rows + 1].  visible: int32 [rows].  longest: no row has more tokens.
+    tables: for each rope (cosines, sines), float32 [n, size / 2].  biases: float32 [heads, 2 reach + 1] by j - i.
+    on_host: the batch it was made of, None where a graph holds the rows of many.
+    """
+
+    ids: Tensor
+    types: Tensor
+    positions: Tensor
+    places: Tensor
+    left: Tensor
+    starts: Sequence[Tensor]
+    offsets: Tensor
+    visible: Tensor
+    longest: int
+    all_visible: bool
+    tables: Sequence[tuple[Tensor, Tensor]]
+    biases: Sequence[Tensor]
+    on_host: PackedBatch | None
+    made: dict[str, object] = field(default_factory=dict)
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """The rows by length and by what is seen of them."""
+        assert self.on_host is not None, "attention row by row reads the rows on the host"
+        lengths, visible = np.diff(self.on_host.offsets), self.on_host.visible
+        begins = self.on_host.offsets[:-1].astype(np.int64)
+        groups = []
+        for length, seen in dict.fromkeys(zip(lengths.tolist(), visible.tolist(), strict=True)):
+            mine = begins[(lengths == length) & (visible == seen)]
+            tokens = as_tensor(mine[:, None] + np.arange(length))
+            groups.append(Group(tokens.to(self.ids.device), seen))
+        return groups
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Sizes to which batches are filled up, by tokens of no row and rows of no tokens, so that one CUDA graph fits."""
+
+    tokens: int
+    rows: int
+    longest: int
+
+
+class Layout:
+    """A batch's arrays in an upload, each as long as the bucket says. Raises EngineFailure for a bad batch."""
+
+    def __init__(
+        self, spec: EncoderSpec, batch: PackedBatch, starts: Sequence[Ints], upload: Upload, bucket: Bucket | None
+    ) -> None:
+        lengths = np.diff(batch.offsets)
+        self.batch = batch
+        self.longest = int(lengths.max()) if bucket is None else bucket.longest
+        self.all_visible = bool((batch.visible == lengths).all())
+        tokens, rows = (batch.tokens, batch.rows) if bucket is None else (bucket.tokens, bucket.rows)
+        places = token_places(batch)
+        begin = upload.size
+
+        def add(array: Ints, size: int, filling: int = 0) -> slice:
+            whole = np.full(size, filling, np.int32)
+            whole[: len(array)] = array
+            return upload.add(whole)
+
+        self.ids = add(batch.ids, tokens)
+        self.types = add(batch.types, tokens) if spec.embed.types else self.ids
+        self.positions = add(position_rows(spec.embed, batch, places), tokens) if spec.embed.positions else self.ids
+        self.places = add(places, tokens)
+        beside = spec.conv is not None or spec.embed.ngram != 1
+        self.left = add(np.repeat(lengths, lengths) - 1 - places, tokens) if beside else self.ids
+        # most ropes have one table, which begins with the row
+        self.starts = [
+            add(places + np.repeat(start, lengths), tokens) if start.any() else self.places for start in starts
+        ]
+        self.offsets = add(batch.offsets, rows + 1, batch.tokens)
+        self.visible = add(batch.visible, rows)
+        self.whole = slice(begin, upload.size)
+
+    def rows(self, sent: Tensor, tables: Sequence[tuple[Tensor, Tensor]], biases: Sequence[Tensor]) -> Rows:
+        """sent: what `Upload.send` gave."""
+        return Rows(
+            sent[self.ids],
+            sent[self.types],
+            sent[self.positions],
+            sent[self.places],
+            sent[self.left],
+            [sent[start] for start in self.starts],
+            sent[self.offsets],
+            sent[self.visible],
+            self.longest,
+            self.all_visible,
+            tables,
+            biases,
+            self.batch,
+        )
+
+
+def check_batch(spec: EncoderSpec, batch: PackedBatch) -> None:
+    """Raises EngineFailure for what would read outside the model's tables."""
+    offsets, visible = batch.offsets, batch.visible
+    if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != batch.tokens:
+        raise EngineFailure(f"offsets must run from 0 to the number of tokens, {batch.tokens}")
+    if len(visible) != batch.rows or len(batch.types) != batch.tokens:
+        raise EngineFailure("a batch has one more offset than rows, and as many types as ids")
+    lengths = np.diff(offsets)
+    if lengths.min() < 1:
+        raise EngineFailure(f"row {lengths.argmin()} of the batch has no tokens")
+    if visible.min() < 1 or (visible > lengths).any():
+        row = int(np.flatnonzero((visible < 1) | (visible > lengths))[0])
+        raise EngineFailure(f"row {row} shows {visible[row]} of its {lengths[row]} tokens")
+    _check_ids("token id", batch.ids, spec.embed.vocab, "the vocabulary of {}")
+    if spec.embed.types:
+        _check_ids("token type", batch.types, spec.embed.types, "the {} types")
+
+
+def _check_ids(what: str, values: Ints, rows: int, table: str) -> None:
+    if values.min() < 0 or values.max() >= rows:
+        wrong = values[(values < 0) | (values >= rows)][0]
+        raise EngineFailure(f"{what} {wrong} is outside {table.format(rows)}")
+
+
+def position_rows(embed: EmbedSpec, batch: PackedBatch, places: Ints) -> Ints:
+    """The position table's row for each token, zeros where there is none. Raises EngineFailure beyond its end."""
+    spec = embed.positions
+    if spec is None:
+        return places
+    rows = places + np.int32(spec.start) if spec.rule == "arange" else _after_pad(spec, batch)
+    if rows.max() >= spec.rows:
+        row = int(np.searchsorted(batch.offsets, rows.argmax(), side="right")) - 1
+        length = batch.offsets[row + 1] - batch.offsets[row]
+        raise EngineFailure(f"a row of {length} tokens needs position {rows.max()}, the table has {spec.rows} rows")
+    return rows
+
+
+def _after_pad(spec: PositionSpec, batch: PackedBatch) -> Ints:
+    real = batch.ids != spec.start
+    counted = np.concatenate([[0], np.cumsum(real)])
+    before = np.repeat(counted[batch.offsets[:-1]], np.diff(batch.offsets))
+    return np.where(real, counted[1:] - before + spec.start, spec.start).astype(np.int32)
+
+
+def token_places(batch: PackedBatch) -> Ints:
+    """int32 [tokens]: each token's place in its row."""
+    begins = np.repeat(batch.offsets[:-1], np.diff(batch.offsets))
+    return np.arange(batch.tokens, dtype=np.int32) - begins

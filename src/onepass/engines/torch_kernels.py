@@ -1,0 +1,159 @@
+"""Triton kernels for torch_steps.py: one pass over memory for what would be five in plain torch."""
+
+# ruff: noqa: N803
+# mypy: disable-error-code="import-untyped, import-not-found, no-untyped-def, untyped-decorator, no-untyped-call"
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from onepass.engines.torch_weights import Norm
+from onepass.model.spec import ActivationKind
+
+KINDS = {"layer": 0, "rms": 1, "affine": 2}
+
+
+@triton.jit
+def _add_norm(
+    x,
+    update,
+    bias,
+    weight,
+    shift,
+    stream,
+    rounded,
+    width,
+    eps,
+    KIND: tl.constexpr,
+    UPDATED: tl.constexpr,
+    BIASED: tl.constexpr,
+    SHIFTED: tl.constexpr,
+    KEEP_SUM: tl.constexpr,
+    KEEP_NORM: tl.constexpr,
+    ROUND: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64) * width
+    column = tl.arange(0, WIDTH)
+    inside = column < width
+    s = tl.load(x + row + column, mask=inside, other=0.0)
+    if UPDATED:
+        s += tl.load(update + row + column, mask=inside, other=0.0).to(tl.float32)
+    if BIASED:
+        s += tl.load(bias + column, mask=inside, other=0.0)
+    if KEEP_SUM:
+        tl.store(stream + row + column, s, mask=inside)
+    y = s
+    if KIND == 0:
+        centred = tl.where(inside, s - tl.sum(s, 0) / width, 0.0)
+        y = centred / tl.sqrt(tl.sum(centred * centred, 0) / width + eps)
+    elif KIND == 1:
+        y = s / tl.sqrt(tl.sum(s * s, 0) / width + eps)
+    y = y * tl.load(weight + column, mask=inside, other=0.0)
+    if SHIFTED:
+        y += tl.load(shift + column, mask=inside, other=0.0)
+    if KEEP_NORM:
+        tl.store(stream + row + column, y, mask=inside)
+    if ROUND:
+        tl.store(rounded + row + column, y.to(rounded.dtype.element_ty), mask=inside)
+
+
+def add_norm(
+    x: Tensor, update: Tensor | None, bias: Tensor | None, norm: Norm, dtype: torch.dtype, keep_sum: bool
+) -> tuple[Tensor, Tensor]:
+    """As torch_steps.add_norm."""
+    x = x.contiguous()
+    rows, width = x.shape
+    update = None if update is None else update.contiguous()
+    exact = dtype == torch.float32
+    stores_sum = keep_sum and (update is not None or bias is not None)  # else the sum is x itself
+    stores_norm = not keep_sum
+    stream = torch.empty_like(x) if stores_sum or stores_norm else x
+    rounded = stream if exact and stores_norm else torch.empty(x.shape, dtype=dtype, device=x.device)
+    size = triton.next_power_of_2(width)
+    _add_norm[(rows,)](
+        x,
+        x if update is None else update,
+        x if bias is None else bias,
+        norm.weight,
+        norm.weight if norm.bias is None else norm.bias,
+        stream,
+        rounded,
+        width,
+        norm.eps,
+        KIND=KINDS[norm.kind],
+        UPDATED=update is not None,
+        BIASED=bias is not None,
+        SHIFTED=norm.bias is not None,
+        KEEP_SUM=stores_sum,
+        KEEP_NORM=stores_norm,
+        ROUND=not (exact and stores_norm),
+        WIDTH=size,
+        num_warps=min(max(size // 256, 1), 8),
+    )
+    return stream, rounded
+
+
+@triton.jit
+def _gate(both, out, width, count, KIND: tl.constexpr, SIZE: tl.constexpr):
+    place = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
+    inside = place < count
+    source = place // width * (2 * width) + place % width
+    x = tl.load(both + source, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(both + source + width, mask=inside, other=0.0).to(tl.float32)
+    if KIND == "gelu":
+        x = 0.5 * x * (1 + tl.erf(x * 0.7071067811865476))
+    elif KIND == "gelu_tanh":
+        x = x * tl.sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x))
+    else:
+        x = x * tl.sigmoid(x)
+    tl.store(out + place, (x * up).to(out.dtype.element_ty), mask=inside)
+
+
+def gate(both: Tensor, kind: ActivationKind) -> Tensor:
+    """As torch_steps.gated."""
+    rows, double = both.shape
+    out = torch.empty((rows, double // 2), dtype=both.dtype, device=both.device)
+    size = 1024
+    _gate[(triton.cdiv(out.numel(), size),)](
+        both.contiguous(), out, double // 2, out.numel(), KIND=kind, SIZE=size, num_warps=4
+    )
+    return out
+
+
+@triton.jit
+def _rotate(x, cosines, sines, starts, token_stride, head_stride, heads, half, HEADS: tl.constexpr, HALF: tl.constexpr):
+    token = tl.program_id(0).to(tl.int64)
+    head, place = tl.arange(0, HEADS)[:, None], tl.arange(0, HALF)[None, :]
+    inside = (head < heads) & (place < half)
+    table = tl.load(starts + token).to(tl.int64) * half + place
+    c = tl.load(cosines + table, mask=place < half, other=0.0)
+    s = tl.load(sines + table, mask=place < half, other=0.0)
+    first = x + token * token_stride + head * head_stride + place
+    a = tl.load(first, mask=inside, other=0.0).to(tl.float32)
+    b = tl.load(first + half, mask=inside, other=0.0).to(tl.float32)
+    tl.store(first, (a * c - b * s).to(x.dtype.element_ty), mask=inside)
+    tl.store(first + half, (b * c + a * s).to(x.dtype.element_ty), mask=inside)
+
+
+def rotate_(x: Tensor, cosines: Tensor, sines: Tensor, starts: Tensor) -> Tensor:
+    """As torch_steps.rotated, in place; x's last dimension is contiguous."""
+    tokens, heads, _ = x.shape
+    half = cosines.shape[1]
+    _rotate[(tokens,)](
+        x,
+        cosines,
+        sines,
+        starts,
+        x.stride(0),
+        x.stride(1),
+        heads,
+        half,
+        HEADS=triton.next_power_of_2(heads),
+        HALF=triton.next_power_of_2(half),
+        num_warps=4,
+    )
+    return x
