@@ -19,7 +19,7 @@ from onepass import Encoder
 from onepass.errors import BadCheckpoint, LeftoverTensor, MissingTensor
 from onepass.model.checkpoint import load_checkpoint
 from onepass.model.heads import L2, HeadSpec, Linear, Pool, Truncate
-from onepass.model.own_heads import FILE, read_heads, write_heads
+from onepass.model.own_heads import FILE, OwnHeads, read_heads, write_heads
 
 TEXT = "Cats sleep for sixteen hours a day."
 
@@ -38,9 +38,12 @@ def test_every_field_survives_the_file(tmp_path: Path) -> None:
     )
     lexical = HeadSpec("sparse", Pool(("max_by_token",), without=(0, 2)), per_token=(Linear("lexical.0.weight"),))
     heads = {**SEVERAL, "odd": odd, "lexical": lexical}
+    defaults, moderation = {"classify": "mood", "moderate": "harm"}, {"harm": {"labels": ["toxic"], "threshold": 0.4}}
+    write_heads(tmp_path, heads, defaults=defaults, moderation=moderation)
+    assert (own := read_heads(tmp_path)) == OwnHeads(heads, defaults, moderation)
+    assert list(own.heads) == list(heads)
     write_heads(tmp_path, heads)
-    assert read_heads(tmp_path) == heads
-    assert list(read_heads(tmp_path) or ()) == list(heads)
+    assert read_heads(tmp_path) == OwnHeads(heads)
     assert json.loads((tmp_path / FILE).read_text())["heads"]["mood"] == {
         "kind": "classify",
         "pool": {"kinds": ["first"]},
@@ -55,8 +58,10 @@ def test_the_example_of_the_documentation(tmp_path: Path) -> None:
     page = (Path(__file__).parents[1] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
     (tmp_path / FILE).write_text(example)
-    heads = read_heads(tmp_path) or {}
-    assert [head.kind for head in heads.values()] == ["embed", "classify"]
+    own = read_heads(tmp_path)
+    assert own is not None
+    assert [head.kind for head in own.heads.values()] == ["embed", "classify"]
+    assert (own.defaults, own.moderation) == ({"classify": "sentiment"}, {"negative": ["negative"]})
 
 
 def test_no_file(tmp_path: Path) -> None:
@@ -126,7 +131,27 @@ def nested(given: Any, *keys: Any) -> Any:
     [
         (lambda file: file.update(heads=[]), "sets heads to [], but it must be an object of heads by name"),
         (lambda file: file["heads"].clear(), "sets heads to {}, but it must be an object of heads by name"),
-        (lambda file: file.update(version=2), "has the key 'version', which is not known; known are heads"),
+        (
+            lambda file: file.update(version=2),
+            "has the key 'version', which is not known; known are heads, defaults, moderation",
+        ),
+        (
+            lambda file: file.update(defaults={"feel": "mood"}),
+            ": defaults has the task 'feel'; it may have embed, classify, tag, answer, fill, sparse, multivector, "
+            "moderate, rerank, log_probs",
+        ),
+        (
+            lambda file: file.update(defaults={"classify": "entities"}),
+            ": defaults names the head 'entities' for classify; those that fit are mood, harm, inference, relevance",
+        ),
+        (
+            lambda file: file.update(defaults={"tag": 3}),
+            'sets defaults to {"tag": 3}, but it must be an object of strings',
+        ),
+        (
+            lambda file: file.update(moderation=[]),
+            "sets moderation to [], but it must be an object of labels by category",
+        ),
         (lambda file: file["heads"].update(mood=3), ": head 'mood' is a int, but it must be an object"),
         (
             lambda file: file["heads"]["mood"].update(temperature=2),
@@ -254,3 +279,38 @@ def test_tensors_that_do_not_fit(tmp_path: Path) -> None:
     file["heads"]["fill"]["per_token"][-1].pop("bias")
     write_json(folder / FILE, file)
     assert "'words.dense.weight' has shape [32, 32], but config.json makes it [" in refused(folder, BadCheckpoint)
+
+
+def with_defaults(folder: Path, **said: Any) -> Path:
+    write_heads(heads_checkpoint(folder), SEVERAL, **said)
+    return folder
+
+
+def test_a_default_answers_where_no_head_is_named(tmp_path: Path) -> None:
+    defaults = {"classify": "mood", "moderate": "harm", "rerank": "embed"}
+    with Encoder(with_defaults(tmp_path, defaults=defaults)) as encoder:
+        assert encoder.classify(TEXT) == encoder.classify(TEXT, head="mood")
+        assert encoder.classify(TEXT, head="harm") != encoder.classify(TEXT)
+        by_harm = encoder.moderate(TEXT, categories={"harm": ["toxic"]})
+        assert by_harm.scores == {"harm": dict(encoder.classify(TEXT, head="harm"))["toxic"]}
+        assert encoder.rerank(TEXT, [TEXT, "No."]) == encoder.rerank(TEXT, [TEXT, "No."], head="embed")
+        assert encoder.classify(TEXT, labels=["a", "b"]) == encoder.classify(TEXT, labels=["a", "b"], head="inference")
+        assert "moderate" not in encoder.tasks
+
+
+def test_a_checkpoint_may_bring_its_categories(tmp_path: Path) -> None:
+    folder = with_defaults(tmp_path, defaults={"moderate": "harm"}, moderation={"harm": ["toxic"]})
+    with Encoder(folder) as encoder:
+        assert "moderate" in encoder.tasks
+        assert encoder.moderate(TEXT) == encoder.moderate(TEXT, categories={"harm": ["toxic"]})
+    with Encoder(folder, moderation={"rude": ["toxic"]}) as encoder:
+        assert list(encoder.moderate(TEXT).scores) == ["rude"]
+
+
+def test_categories_that_do_not_fit_the_checkpoint_they_came_with(tmp_path: Path) -> None:
+    folder = with_defaults(tmp_path, defaults={"moderate": "harm"}, moderation={"harm": ["rude"]})
+    with pytest.raises(BadCheckpoint) as caught:
+        Encoder(folder)
+    assert str(caught.value) == (
+        f"{FILE}: moderation: category 'harm' has the label 'rude', which this model has not; it has toxic"
+    )

@@ -22,7 +22,7 @@ from onepass.model.heads import L2, HeadSpec, Linear, Norm, Pool, Step, Truncate
 from onepass.model.hub import locate
 from onepass.model.llm2vec import read_llm2vec
 from onepass.model.multivector import LATE, MultiVector, fitted, read_multivector
-from onepass.model.own_heads import read_heads, tensors_of
+from onepass.model.own_heads import OwnHeads, read_heads, tensors_of
 from onepass.model.rerankers import asked_as
 from onepass.model.sentence_transformers import Modules, read_modules
 from onepass.model.sparse_modules import SPLADE, TokenTable, over_scores, read_table
@@ -48,6 +48,7 @@ class Checkpoint:
     table: what reads queries for sparse vectors instead of the trunk, or None.  most_weights: of a sparse vector, where
     the checkpoint limits them.
     adapter: the task whose adapter is merged into the weights, of a model that has several.
+    own: what onepass_heads.json says, where there is one.
     notes: choices made while loading that a user may want to know, a sentence each.
     """
 
@@ -67,7 +68,13 @@ class Checkpoint:
     table: TokenTable | None = None
     most_weights: int | None = None
     adapter: str | None = None
+    own: OwnHeads | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def defaults(self) -> Mapping[str, str]:
+        """By task the head that answers it unless another is asked for, where the checkpoint says so."""
+        return {} if self.own is None else self.own.defaults
 
     @property
     def dimensions(self) -> int:
@@ -85,8 +92,7 @@ def load_checkpoint(
 ) -> Checkpoint:
     """Read a Hugging Face folder, or download a hub id first, as HF_HOME, HF_TOKEN, HF_HUB_OFFLINE and proxies say.
 
-    max_length, adapter, reranker: as the settings of these names. Raises BadSetting where one does not fit the model,
-    BadCheckpoint and its kinds.
+    max_length, adapter, reranker: as the settings of these names. Raises BadSetting, BadCheckpoint and its kinds.
     """
     notes: list[str] = []
     path, commit = locate(str(model), revision)
@@ -105,8 +111,8 @@ def load_checkpoint(
         beside, beside_tensors = read_bge_m3(path, tokenizer.library, notes)
         heads, head_tensors = {head.kind: head for head in planned + beside}, head_tensors | beside_tensors
     else:
-        heads = {name: _truncated(head, saved) for name, head in own.items()}
-        head_tensors, names = {}, tensors_of(own, spec)
+        heads = {name: _truncated(head, saved) for name, head in own.heads.items()}
+        head_tensors, names = {}, tensors_of(own.heads, spec)
     sources = with_adapter({**family.trunk(spec, config), **names}, stored, config, adapter, notes)
     weights = gather(stored, sources, spec, family.unread) | head_tensors
     if own is None and modules is not None and modules.scored is not None:
@@ -133,6 +139,7 @@ def load_checkpoint(
         table=None if modules is None or modules.table is None else read_table(path, modules.table, config, notes),
         most_weights=saved.integer("max_active_dims", 0, least=1) if saved.get("max_active_dims") else None,
         adapter=adapter,
+        own=own,
         notes=tuple(notes),
     )
 

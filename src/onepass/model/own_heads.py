@@ -2,7 +2,8 @@
 
     {"heads": {"mood": {"kind": "classify", "pool": {"kinds": ["first"]},
                         "per_row": [{"step": "linear", "weight": "mood.0.weight", "bias": "mood.0.bias"}],
-                        "finish": "softmax", "labels": ["good", "bad"]}}}
+                        "finish": "softmax", "labels": ["good", "bad"]}},
+     "defaults": {"classify": "mood"}}
 
 Keys and values are the fields of the dataclasses in model/heads.py; a step says under "step" which of STEPS it is. A
 tensor is named as in the file of weights, or is one of the trunk's under its name in model/weights.py ("embed.word").
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -38,16 +39,35 @@ KINDS = ("embed", "classify", "tag", "answer", "fill", "next", "sparse", "multiv
 OF_TOKENS = ("tag", "answer", "fill", "next", "multivector")
 LABELLED = ("classify", "tag", "answer")
 OF_VOCABULARY = ("fill", "next")
+DEFAULTS = {
+    **{kind: (kind,) for kind in ("embed", "classify", "tag", "answer", "fill", "sparse", "multivector")},
+    "moderate": ("classify",),
+    "rerank": ("classify", "multivector", "embed"),
+    "log_probs": ("fill", "next"),
+}
+"""Tasks that a file may give a head, with the kinds it may have."""
 
 T = TypeVar("T")
 
 
-def read_heads(folder: Path) -> dict[str, HeadSpec] | None:
-    """The heads by name, in the file's order; None where there is no such file. Raises BadCheckpoint."""
+@dataclass(frozen=True, slots=True)
+class OwnHeads:
+    """heads: by name, in the file's order.  defaults: the head that answers a task unless another is asked for.
+
+    moderation: labels by category, as `tasks.moderate` takes them, or None.
+    """
+
+    heads: Mapping[str, HeadSpec]
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    moderation: Mapping[str, Any] | None = None
+
+
+def read_heads(folder: Path) -> OwnHeads | None:
+    """What the file says; None where there is none. Raises BadCheckpoint."""
     if not (folder / FILE).is_file():
         return None
     file = Config.read(folder / FILE, FILE)
-    _known_keys(file.values, ["heads"], FILE)
+    _known_keys(file.values, ["heads", "defaults", "moderation"], FILE)
     given = file.get("heads")
     if not isinstance(given, dict) or not given or "" in given:
         raise file.wrong("heads", "an object of heads by name")
@@ -55,13 +75,35 @@ def read_heads(folder: Path) -> dict[str, HeadSpec] | None:
     for name, head in heads.items():
         for wrong in _wrong(head):
             raise BadCheckpoint(f"{FILE}: head {name!r} {wrong}")
-    return heads
+    moderation = file.get("moderation")
+    if moderation is not None and not isinstance(moderation, dict):
+        raise file.wrong("moderation", "an object of labels by category")
+    return OwnHeads(heads, _defaults(file, heads), moderation)
 
 
-def write_heads(folder: Path, heads: Mapping[str, HeadSpec]) -> None:
+def _defaults(file: Config, heads: Mapping[str, HeadSpec]) -> dict[str, str]:
+    defaults = file.texts("defaults")
+    for task, name in defaults.items():
+        if task not in DEFAULTS:
+            raise BadCheckpoint(f"{FILE}: defaults has the task {task!r}; it may have {', '.join(DEFAULTS)}")
+        if name not in heads or heads[name].kind not in DEFAULTS[task]:
+            fitting = ", ".join(own for own, head in heads.items() if head.kind in DEFAULTS[task]) or "none"
+            raise BadCheckpoint(f"{FILE}: defaults names the head {name!r} for {task}; those that fit are {fitting}")
+    return defaults
+
+
+def write_heads(
+    folder: Path,
+    heads: Mapping[str, HeadSpec],
+    *,
+    defaults: Mapping[str, str] | None = None,
+    moderation: Mapping[str, Any] | None = None,
+) -> None:
     """Write the file that `read_heads` reads. Fields that have their default are left out."""
-    text = json.dumps({"heads": {name: _plain(head) for name, head in heads.items()}}, indent=2)
-    (folder / FILE).write_text(text + "\n", encoding="utf-8")
+    file: dict[str, Any] = {"heads": {name: _plain(head) for name, head in heads.items()}}
+    file |= {"defaults": dict(defaults)} if defaults else {}
+    file |= {"moderation": dict(moderation)} if moderation else {}
+    (folder / FILE).write_text(json.dumps(file, indent=2) + "\n", encoding="utf-8")
 
 
 def tensors_of(heads: Mapping[str, HeadSpec], spec: EncoderSpec) -> Tensors:

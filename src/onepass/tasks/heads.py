@@ -16,7 +16,8 @@ def head_of(
 ) -> tuple[str, HeadSpec]:
     """The head that answers a task, with its name.
 
-    name: as the caller asked. None: the one named like the task, or like its kind, or the only one that fits.
+    name: as the caller asked. None: the checkpoint's default for the task, else the one named like the task, or like
+    its kind, or the only one that fits.
     Raises WrongTask for a model without such a head, InvalidInput where the caller must choose among several.
     """
     return head_in(job.served.checkpoint, kind, task, name, fits)
@@ -34,7 +35,7 @@ def head_in(
     if name is None:
         if not fitting:
             raise WrongTask(f"this model cannot {task}; it can {', '.join(tasks_of(checkpoint))}")
-        name = next((own for own in (task, kind) if own in fitting), None)
+        name = next((own for own in (checkpoint.defaults.get(task), task, kind) if own in fitting), None)
         if name is None and len(fitting) > 1:
             raise InvalidInput(f"this model has several heads that {task}: {', '.join(fitting)}; name one as head")
         name = name or next(iter(fitting))
@@ -58,7 +59,7 @@ def reranker_of(job: Job, name: str | None = None) -> tuple[str, HeadSpec]:
             f"load it with the setting reranker, {' or '.join(RERANKERS)}"
         )
     kinds = [kind for kind in RANKING if kind in {own.kind for own in reranking}]
-    named = checkpoint.heads.get(name or "")
+    named = checkpoint.heads.get(name or checkpoint.defaults.get("rerank", ""))
     kind = named.kind if named is not None else next(iter(kinds), "classify")
     return head_of(job, kind, "rerank", name, lambda own: reranks(own, checkpoint))
 
@@ -68,9 +69,9 @@ RANKING = ("classify", "multivector", "embed")
 
 
 def reranks(head: HeadSpec, checkpoint: Checkpoint) -> bool:
-    """A language model's plain states are no vectors to rank by."""
+    """A language model's plain states are no vectors to rank by, unless its file says itself that they embed."""
     if head.kind == "embed":
-        return not {"fill", "next"} & {own.kind for own in checkpoint.heads.values()}
+        return checkpoint.own is not None or not {"fill", "next"} & {own.kind for own in checkpoint.heads.values()}
     return is_reranker(head) or head.kind == "multivector"
 
 

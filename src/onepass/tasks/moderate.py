@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from onepass.engines.batch import Floats
-from onepass.errors import BadSetting, EmptyInput, InvalidInput, WrongTask
+from onepass.errors import BadCheckpoint, BadSetting, EmptyInput, InvalidInput, WrongTask
 from onepass.model.checkpoint import Checkpoint
 from onepass.model.heads import HeadSpec
+from onepass.model.own_heads import FILE
 from onepass.schedule.job import Answered, Job
 from onepass.schedule.pieces import Truncate
 from onepass.schedule.row import Ask
@@ -57,8 +58,9 @@ async def moderate(
     """Whether each text is flagged, and for what.
 
     categories: labels of the checkpoint by category, e.g. {"harassment": ["toxic", "insult"], "violence": {"labels":
-    ["threat"], "threshold": 0.3}}; None: the table that the model was loaded with. A category's score is the sum of its
-    labels' where one label holds (softmax), else the largest. It applies from its threshold on, 0.5 if it names none.
+    ["threat"], "threshold": 0.3}}; None: the table that the model was loaded with, or else its own. A category's score
+    is the sum of its labels' where one label holds (softmax), else the largest. It applies from its threshold on, 0.5
+    if it names none.
     long: "windows" reads texts longer than a row in windows (`tasks.windows`) and takes each category's largest score;
     "cut" cuts them as `truncate` says.
     head: name of the head to read, of a checkpoint that has several for this.
@@ -89,11 +91,13 @@ def moderating(name: str, head: HeadSpec, categories: Sequence[Category]) -> Rea
 
 
 def check_table(checkpoint: Checkpoint, table: Table) -> None:
-    """Raises BadSetting for a table that does not fit the checkpoint."""
+    """Raises BadSetting for a table that does not fit the checkpoint, BadCheckpoint where it is the checkpoint's."""
     try:
         _, head = head_in(checkpoint, "classify", "moderate")
         read_table(table, head.labels)
     except (InvalidInput, WrongTask) as error:
+        if checkpoint.own is not None and table is checkpoint.own.moderation:
+            raise BadCheckpoint(f"{FILE}: moderation: {error}") from None
         raise BadSetting(f"moderation: {error}") from None
 
 
