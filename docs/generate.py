@@ -53,6 +53,9 @@ below it, which [settings.md](settings.md) explains. `onepass --traceback COMMAN
 | 130 | stopped by Ctrl-C |
 | 141 | the reader of standard output left |
 
+Commands run with the model that comes with onepass, or with the one that `--model` (`-m`) names, a folder or a hub id.
+Arguments are texts; only `serve`, `info` and `pull`, which take no texts, have models as arguments.
+
 Texts come from arguments, from a file (`--input`) or from standard input. Files are read while results are written, so
 they may be of any size; `txt` holds one text a line, `csv` has a header, `jsonl` holds an object or a string a line,
 `parquet` needs `pip install 'onepass[parquet]'`. With standard error on a terminal and the results elsewhere, a bar
@@ -183,7 +186,8 @@ def cli_page() -> str:
         context = click.Context(command, info_name=name, parent=root)
         arguments = [p.make_metavar(context) for p in command.params if isinstance(p, click.Argument)]
         own = [p for p in command.params if isinstance(p, click.Option) and p.name not in SHARED]
-        kinds = [kind for kind in KINDS if {row.name for row in options(kind)} <= {p.name for p in command.params}]
+        there = {"model", *(p.name for p in command.params)}
+        kinds = [kind for kind in KINDS if {row.name for row in options(kind)} <= there]
         parts += [f"## onepass {name}", f"`onepass {name} [OPTIONS] {' '.join(arguments)}`"]
         parts += inspect.cleandoc(str(command.help)).split("\n\n")
         parts += [table(["option", "meaning"], [option_row(option, context) for option in own])] if own else []

@@ -108,26 +108,26 @@ def test_every_kind_of_file_gives_the_vectors_of_the_library(
     name: str, tiny_embedder: Path, vectors: np.ndarray[Any, Any], tmp_path: Path
 ) -> None:
     (tmp_path / name).write_bytes(FILES[name])
-    found = records(onepass("embed", tiny_embedder, "--input", name))
+    found = records(onepass("embed", "-m", tiny_embedder, "--input", name))
     assert [record["index"] for record in found] == [0, 1, 2, 3]
     np.testing.assert_array_equal(np.array([record["embedding"] for record in found], np.float32), vectors)
 
 
 def test_arguments_and_standard_input_give_the_same(tiny_embedder: Path, vectors: np.ndarray[Any, Any]) -> None:
-    by_arguments = onepass("embed", tiny_embedder, *TEXTS)
+    by_arguments = onepass("embed", "-m", tiny_embedder, *TEXTS)
     found = np.array([record["embedding"] for record in records(by_arguments)], np.float32)
     np.testing.assert_array_equal(found, vectors)
     assert by_arguments.stderr == b""
-    by_pipe = onepass("embed", tiny_embedder, stdin=FILES["texts.txt"])
-    by_dash = onepass("embed", tiny_embedder, "-i", "-", "--input-format", "jsonl", stdin=FILES["texts.jsonl"])
+    by_pipe = onepass("embed", "-m", tiny_embedder, stdin=FILES["texts.txt"])
+    by_dash = onepass("embed", "-m", tiny_embedder, "-i", "-", "--input-format", "jsonl", stdin=FILES["texts.jsonl"])
     assert by_arguments.stdout == by_pipe.stdout == by_dash.stdout
 
 
 def test_npy_to_a_file_and_to_a_pipe(tiny_embedder: Path, vectors: np.ndarray[Any, Any], tmp_path: Path) -> None:
-    to_file = onepass("embed", tiny_embedder, "--format", "npy", "--output", "out.npy", *TEXTS)
+    to_file = onepass("embed", "-m", tiny_embedder, "--format", "npy", "--output", "out.npy", *TEXTS)
     assert (to_file.returncode, to_file.stdout, to_file.stderr) == (0, b"", b"")
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), vectors)
-    to_pipe = onepass("embed", tiny_embedder, "--format", "npy", *TEXTS)
+    to_pipe = onepass("embed", "-m", tiny_embedder, "--format", "npy", *TEXTS)
     np.testing.assert_array_equal(np.load(io.BytesIO(to_pipe.stdout)), vectors)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npy"]
 
@@ -135,13 +135,15 @@ def test_npy_to_a_file_and_to_a_pipe(tiny_embedder: Path, vectors: np.ndarray[An
 def test_a_file_of_several_chunks_keeps_its_order(tiny_embedder: Path, vectors: np.ndarray[Any, Any]) -> None:
     many = 1500
     lines = "\n".join(TEXTS[n % 4] for n in range(many)).encode()
-    result = onepass("embed", tiny_embedder, "--format", "npy", stdin=lines)
+    result = onepass("embed", "-m", tiny_embedder, "--format", "npy", stdin=lines)
     np.testing.assert_array_equal(np.load(io.BytesIO(result.stdout)), np.tile(vectors, (many // 4, 1)))
 
 
 def test_results_are_written_while_the_input_still_grows(tiny_embedder: Path) -> None:
     """Bounded memory: the first chunks are answered although the input has not ended."""
-    with subprocess.Popen([ONEPASS, "embed", tiny_embedder], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [ONEPASS, "embed", "-m", tiny_embedder], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(b"cats sleep\n" * 4096)
@@ -161,7 +163,7 @@ def test_options_of_embed_reach_the_task(tiny_embedder: Path) -> None:
         ("--no-normalize", raw),
         ("--precision=binary", signs),
     ]:
-        (record,) = records(onepass("embed", tiny_embedder, TEXTS[0], option))
+        (record,) = records(onepass("embed", "-m", tiny_embedder, TEXTS[0], option))
         np.testing.assert_array_equal(np.array(record["embedding"], expected.dtype), expected[0])
 
 
@@ -169,9 +171,9 @@ def test_rerank_orders_documents_of_any_source(tiny_reranker: Path, tmp_path: Pa
     with Encoder(tiny_reranker) as encoder:
         ranking = encoder.rerank("where does the river run?", TEXTS)
     expected = [{"index": one.index, "score": one.score, "text": TEXTS[one.index]} for one in ranking]
-    found = records(onepass("rerank", tiny_reranker, "where does the river run?", *TEXTS))
+    found = records(onepass("rerank", "-m", tiny_reranker, "where does the river run?", *TEXTS))
     assert found == expected
-    piped = onepass("rerank", tiny_reranker, "where does the river run?", "--top-n", 2, stdin=FILES["texts.txt"])
+    piped = onepass("rerank", "-m", tiny_reranker, "where does the river run?", "--top-n", 2, stdin=FILES["texts.txt"])
     assert records(piped) == expected[:2]
 
 
@@ -183,10 +185,10 @@ def test_rerank_reads_long_documents_in_windows(tiny_reranker: Path, tiny_asked:
             TEXTS[0], documents, long="windows", window=30, overlap=3, document_tokens=50, raw_scores=True
         )
     expected = [{"index": one.index, "score": one.score, "text": documents[one.index]} for one in ranking]
-    assert records(onepass("rerank", tiny_reranker, TEXTS[0], *documents, *options)) == expected
+    assert records(onepass("rerank", "-m", tiny_reranker, TEXTS[0], *documents, *options)) == expected
     with Encoder(tiny_asked) as encoder:
         (best, *_) = encoder.rerank(TEXTS[0], TEXTS, prompt="Find a letter.")
-    (found,) = records(onepass("rerank", tiny_asked, TEXTS[0], *TEXTS, "--prompt", "Find a letter.", "--top-n=1"))
+    (found,) = records(onepass("rerank", "-m", tiny_asked, TEXTS[0], *TEXTS, "--prompt", "Find a letter.", "--top-n=1"))
     assert found == {"index": best.index, "score": best.score, "text": TEXTS[best.index]}
 
 
@@ -198,23 +200,25 @@ def test_moderate_by_the_settings_file_or_by_options(tiny_multilabel: Path, tmp_
     with Encoder(tiny_multilabel, moderation=table) as encoder:
         by_file = [dataclasses.asdict(one) for one in encoder.moderate(TEXTS)]
         by_option = [dataclasses.asdict(one) for one in encoder.moderate(TEXTS, categories={"a": ["joy", "fear"]})]
-    assert records(onepass("moderate", tiny_multilabel, *TEXTS)) == as_written("moderation", by_file)
+    assert records(onepass("moderate", "-m", tiny_multilabel, *TEXTS)) == as_written("moderation", by_file)
     options = ["--category", "a=joy", "--category", "a=fear"]
-    assert records(onepass("moderate", tiny_multilabel, *TEXTS, *options)) == as_written("moderation", by_option)
+    assert records(onepass("moderate", "-m", tiny_multilabel, *TEXTS, *options)) == as_written("moderation", by_option)
 
 
 def test_classify_texts_and_pairs(tiny_classifier: Path, tmp_path: Path) -> None:
     with Encoder(tiny_classifier) as encoder:
         single: Any = encoder.classify(TEXTS[:2])
         pair: Any = encoder.classify([(TEXTS[0], TEXTS[1])])
-    found = records(onepass("classify", tiny_classifier, *TEXTS[:2]))
+    found = records(onepass("classify", "-m", tiny_classifier, *TEXTS[:2]))
     assert found == [
         {"index": n, "labels": [{"label": label, "score": score} for label, score in labels]}
         for n, labels in enumerate(single)
     ]
     (tmp_path / "pairs.jsonl").write_text(json.dumps({"premise": TEXTS[0], "hypothesis": TEXTS[1]}))
     (paired,) = records(
-        onepass("classify", tiny_classifier, "-i", "pairs.jsonl", "--column", "premise", "--pair-column", "hypothesis")
+        onepass(
+            "classify", "-m", tiny_classifier, "-i", "pairs.jsonl", "--column", "premise", "--pair-column", "hypothesis"
+        )
     )
     assert paired["labels"] == [{"label": label, "score": score} for label, score in pair[0]]
     assert paired["labels"] != found[0]["labels"]
@@ -226,37 +230,39 @@ def test_tag_fill_and_answer_write_what_the_methods_give(
     with Encoder(tiny_tagger) as encoder:
         tagged = encoder.tag(TEXTS[:2], aggregation="first", ignore_labels=["PER", "B-LOC"])
     found = records(
-        onepass("tag", tiny_tagger, *TEXTS[:2], "--aggregation=first", "--ignore-label=PER", "--ignore-label=B-LOC")
+        onepass(
+            "tag", "-m", tiny_tagger, *TEXTS[:2], "--aggregation=first", "--ignore-label=PER", "--ignore-label=B-LOC"
+        )
     )
     assert found == as_written("entities", tagged)
     with Encoder(tiny_filler) as encoder:
         filled = encoder.fill("the [MASK] sleep", top_k=2, candidates=["cats", "dogs", "train"])
     named = [f"--candidate={word}" for word in ("cats", "dogs", "train")]
-    assert records(onepass("fill", tiny_filler, "the [MASK] sleep", "--top-k=2", *named)) == as_written(
+    assert records(onepass("fill", "-m", tiny_filler, "the [MASK] sleep", "--top-k=2", *named)) == as_written(
         "masks", [filled]
     )
     with Encoder(tiny_answerer) as encoder:
         answers = encoder.answer("who sleeps?", TEXTS, top_k=2, no_answer=True, answer_tokens=3)
     options = ("--top-k=2", "--no-answer", "--answer-tokens=3")
-    found = records(onepass("answer", tiny_answerer, "who sleeps?", *options, stdin=FILES["texts.txt"]))
+    found = records(onepass("answer", "-m", tiny_answerer, "who sleeps?", *options, stdin=FILES["texts.txt"]))
     assert found == as_written("answers", answers)
 
 
 def test_log_probs_and_labels_of_the_callers_own(tiny_decoder: Path, tiny_entailer: Path) -> None:
     with Encoder(tiny_decoder) as encoder:
         tokens = encoder.log_probs(TEXTS[:2])
-    assert records(onepass("log-probs", tiny_decoder, *TEXTS[:2])) == as_written("tokens", tokens)
+    assert records(onepass("log-probs", "-m", tiny_decoder, *TEXTS[:2])) == as_written("tokens", tokens)
     with Encoder(tiny_entailer) as encoder:
         scores = encoder.classify(TEXTS[0], labels=["cats", "trains"], template="Of {}.", multi_label=True, long="max")
     options = ("--label=cats", "--label=trains", "--template=Of {}.", "--multi-label", "--long=max")
-    (found,) = records(onepass("classify", tiny_entailer, TEXTS[0], *options))
+    (found,) = records(onepass("classify", "-m", tiny_entailer, TEXTS[0], *options))
     assert found["labels"] == as_written("labels", [[{"label": k, "score": v} for k, v in scores]])[0]["labels"]
 
 
 def test_multivector(tiny_colbert: Path) -> None:
     with Encoder(tiny_colbert) as encoder:
         vectors = encoder.multivector(TEXTS[:2], input_type="query", dimensions=5)
-    found = records(onepass("multivector", tiny_colbert, *TEXTS[:2], "--input-type=query", "--dimensions=5"))
+    found = records(onepass("multivector", "-m", tiny_colbert, *TEXTS[:2], "--input-type=query", "--dimensions=5"))
     assert found == as_written("vectors", vectors)
 
 
@@ -266,14 +272,18 @@ def test_run_and_heads_by_name(tiny_heads: Path) -> None:
         moods = encoder.classify(TEXTS, head="mood")
     labels = [[{"label": label, "score": score} for label, score in mood] for mood in moods]
     answers = [{"mood": mood, "entities": found} for mood, found in zip(labels, entities, strict=True)]
-    assert records(onepass("run", tiny_heads, *TEXTS, "--head=mood", "--head=entities")) == as_written("heads", answers)
-    assert records(onepass("classify", tiny_heads, *TEXTS, "--head=mood")) == as_written("labels", labels)
+    assert records(onepass("run", "-m", tiny_heads, *TEXTS, "--head=mood", "--head=entities")) == as_written(
+        "heads", answers
+    )
+    assert records(onepass("classify", "-m", tiny_heads, *TEXTS, "--head=mood")) == as_written("labels", labels)
 
 
 def test_sparse_writes_weights(tiny_splade: Path) -> None:
     with Encoder(tiny_splade) as encoder:
         weights = [[*vector] for vector in encoder.sparse(TEXTS[:2], input_type="query", top_k=2, threshold=0.5)]
-    found = records(onepass("sparse", tiny_splade, *TEXTS[:2], "--input-type=query", "--top-k=2", "--threshold=0.5"))
+    found = records(
+        onepass("sparse", "-m", tiny_splade, *TEXTS[:2], "--input-type=query", "--top-k=2", "--threshold=0.5")
+    )
     assert found == as_written("weights", weights)
 
 
@@ -281,7 +291,7 @@ def test_chunks_end_with_their_separator(tiny_embedder: Path) -> None:
     text = "; cats sleep; ; dogs; the train"
     with Encoder(tiny_embedder) as encoder:
         (vectors,) = encoder.embed_chunks([["; cats sleep; ; ", "dogs; ", "the train"]], dimensions=5)
-    found = records(onepass("embed-chunks", tiny_embedder, text, "--separator=; ", "--dimensions=5"))
+    found = records(onepass("embed-chunks", "-m", tiny_embedder, text, "--separator=; ", "--dimensions=5"))
     spans = [{"start": start, "stop": stop} for start, stop in ((0, 16), (16, 22), (22, 31))]
     chunks = [span | {"embedding": vector} for span, vector in zip(spans, vectors, strict=True)]
     assert found == as_written("chunks", [chunks])
@@ -295,7 +305,7 @@ def as_written(name: str, answers: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def test_windows_are_reported_on_stderr(tiny_tagger: Path) -> None:
-    result = onepass("tag", tiny_tagger, "the " * 200, "cats sleep", "--window=34", "--overlap=0")
+    result = onepass("tag", "-m", tiny_tagger, "the " * 200, "cats sleep", "--window=34", "--overlap=0")
     assert len(records(result)) == 2
     assert result.stderr == b"onepass: long texts were read in windows, 2 texts in 8 rows\n"
 
@@ -315,15 +325,15 @@ def test_pull_of_a_folder_is_that_folder(tiny_embedder: Path) -> None:
 
 def test_cut_texts_are_reported_on_stderr_and_refused_on_request(tiny_embedder: Path) -> None:
     long = "river " * 200
-    result = onepass("embed", tiny_embedder, long, "cats sleep")
+    result = onepass("embed", "-m", tiny_embedder, long, "cats sleep")
     assert len(records(result)) == 2
     assert b"1 of 2" in result.stderr
-    assert "64" in failure(onepass("embed", tiny_embedder, long, "--truncate", "none"))
+    assert "64" in failure(onepass("embed", "-m", tiny_embedder, long, "--truncate", "none"))
 
 
 def test_an_error_far_into_a_file_says_where_it_counts_from(tiny_embedder: Path) -> None:
     lines = b"cats sleep\n" * 1030 + b"river " * 200
-    result = onepass("embed", tiny_embedder, "--truncate", "none", "-o", "out.jsonl", stdin=lines)
+    result = onepass("embed", "-m", tiny_embedder, "--truncate", "none", "-o", "out.jsonl", stdin=lines)
     sentence = failure(result)
     assert "input 6 " in sentence
     assert sentence.endswith("; counted from text 1024 of the whole input")
@@ -355,7 +365,7 @@ def test_bad_input_is_named_with_its_line(
     name: str, content: bytes, message: str, tiny_embedder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    result = onepass("embed", tiny_embedder, "--input", name, "--format", "npy", "--output", "out.npy")
+    result = onepass("embed", "-m", tiny_embedder, "--input", name, "--format", "npy", "--output", "out.npy")
     assert failure(result).startswith(message)
     assert not (tmp_path / "out.npy").exists()
     assert not (tmp_path / "out.npy.partial").exists()
@@ -365,17 +375,21 @@ def test_bad_input_is_named_with_its_line(
     ("arguments", "code", "message"),
     [
         (["embd"], 2, "No such command 'embd'. Did you mean 'embed'?; see onepass --help"),
-        (["embed"], 2, "Missing argument 'MODEL'; see onepass embed --help"),
-        (["embed", "MODEL", "a", "--dtype", "int3"], 2, "--dtype int3: it must be one of auto, float32, bfloat16"),
-        (["embed", "MODEL", "a", "--dimensions", "33"], 1, "dimensions is 33, "),
-        (["embed", "MODEL", "a", "-i", "b.txt"], 1, "texts are given both as arguments and with --input"),
-        (["embed", "MODEL", "-i", "none.txt"], 1, "none.txt: No such file or directory"),
-        (["embed", "MODEL", "a", "-o", "none/out.jsonl"], 1, "none/out.jsonl: No such file or directory"),
-        (["embed", "MODEL", "a", "--column", "text"], 1, "arguments have no columns; "),
-        (["embed", "MODEL", ""], 1, "argument 1 is empty; "),
-        (["embed", "nowhere/at/all", "a"], 1, "there is no folder nowhere/at/all, "),
-        (["classify", "MODEL", "a"], 1, "this model cannot classify; it can embed, similarity, rerank"),
-        (["embed", "MODEL", "a", "--config", "none.toml"], 2, "none.toml: the configuration cannot be read: "),
+        (["rerank"], 2, "Missing argument 'QUERY'; see onepass rerank --help"),
+        (
+            ["embed", "-m", "MODEL", "a", "--dtype", "int3"],
+            2,
+            "--dtype int3: it must be one of auto, float32, bfloat16",
+        ),
+        (["embed", "-m", "MODEL", "a", "--dimensions", "33"], 1, "dimensions is 33, "),
+        (["embed", "-m", "MODEL", "a", "-i", "b.txt"], 1, "texts are given both as arguments and with --input"),
+        (["embed", "-m", "MODEL", "-i", "none.txt"], 1, "none.txt: No such file or directory"),
+        (["embed", "-m", "MODEL", "a", "-o", "none/out.jsonl"], 1, "none/out.jsonl: No such file or directory"),
+        (["embed", "-m", "MODEL", "a", "--column", "text"], 1, "arguments have no columns; "),
+        (["embed", "-m", "MODEL", ""], 1, "argument 1 is empty; "),
+        (["embed", "-m", "nowhere/at/all", "a"], 1, "there is no folder nowhere/at/all, "),
+        (["classify", "-m", "MODEL", "a"], 1, "this model cannot classify; it can embed, similarity, rerank"),
+        (["embed", "-m", "MODEL", "a", "--config", "none.toml"], 2, "none.toml: the configuration cannot be read: "),
         (["serve", "a=MODEL", "a=b"], 2, 'two models are named "a": '),
         (["serve", "=folder"], 2, "=folder is not NAME=MODEL; both sides need a value"),
         (["serve", "MODEL", "--port", "abc"], 2, "--port abc: it must be a whole number from 0 to 65535"),
@@ -387,20 +401,39 @@ def test_errors_are_one_sentence(arguments: list[str], code: int, message: str, 
     assert failure(onepass(*arguments), code).startswith(message)
 
 
+def test_the_model_may_come_from_the_environment_and_the_file(tiny_embedder: Path, tmp_path: Path) -> None:
+    by_flag = records(onepass("embed", "--model", tiny_embedder, "cats sleep"))
+    assert records(onepass("embed", "cats sleep", ONEPASS_MODEL=str(tiny_embedder))) == by_flag
+    (tmp_path / "onepass.toml").write_text(f'model = "{tiny_embedder}"')
+    assert records(onepass("embed", "cats sleep")) == by_flag
+    facts = [json.loads(onepass("info", *argument, "--json").stdout) for argument in ([], [tiny_embedder])]
+    assert facts[0]["model"] == facts[1]["model"] == str(tiny_embedder)
+
+
+@pytest.mark.parametrize("name", ["org/encoder", "FOLDER"])
+def test_what_looks_like_a_model_is_a_text_all_the_same_and_said(name: str, tiny_reranker: Path) -> None:
+    name = name.replace("FOLDER", str(tiny_reranker))
+    for arguments in (["classify", name, TEXTS[0]], ["rerank", name, *TEXTS[:2]]):
+        result = onepass(*arguments, ONEPASS_MODEL=str(tiny_reranker))
+        note = f"onepass: {name} was taken as a text; a model is named with --model {name}\n"
+        assert result.stderr.decode().startswith(note)
+    assert onepass("rerank", "-m", tiny_reranker, name, TEXTS[0]).stderr == b""
+
+
 def test_a_wrong_environment_variable_is_named(tiny_embedder: Path) -> None:
-    result = onepass("embed", tiny_embedder, "a", ONEPASS_MAX_LENGTH="many")
+    result = onepass("embed", "-m", tiny_embedder, "a", ONEPASS_MAX_LENGTH="many")
     assert failure(result, 2) == "ONEPASS_MAX_LENGTH=many: it must be a whole number of at least 1"
 
 
 def test_traceback_on_request_only(tiny_embedder: Path) -> None:
-    result = onepass("--traceback", "embed", tiny_embedder, "")
+    result = onepass("--traceback", "embed", "-m", tiny_embedder, "")
     assert b"Traceback" in result.stderr
     assert b"EmptyInput" in result.stderr
 
 
 def test_a_reader_that_leaves_ends_the_command_quietly(tiny_embedder: Path) -> None:
     with subprocess.Popen(
-        [ONEPASS, "embed", tiny_embedder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [ONEPASS, "embed", "-m", tiny_embedder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -418,7 +451,7 @@ def test_a_reader_that_leaves_ends_the_command_quietly(tiny_embedder: Path) -> N
 
 def test_ctrl_c_ends_the_command_quietly(tiny_embedder: Path) -> None:
     with subprocess.Popen(
-        [ONEPASS, "embed", tiny_embedder],
+        [ONEPASS, "embed", "-m", tiny_embedder],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -463,15 +496,15 @@ def on_a_terminal(arguments: list[str], **environ: str) -> tuple[int, str]:
 
 
 def test_a_terminal_gets_a_bar_with_tokens_per_second(tiny_embedder: Path) -> None:
-    code, shown = on_a_terminal(["embed", str(tiny_embedder), *TEXTS])
+    code, shown = on_a_terminal(["embed", "-m", str(tiny_embedder), *TEXTS])
     assert code == 0
     assert "4 texts" in shown
     assert "tokens/s" in shown
 
 
 def test_no_color_is_respected(tiny_embedder: Path) -> None:
-    _, coloured = on_a_terminal(["embed", str(tiny_embedder), *TEXTS])
-    _, plain = on_a_terminal(["embed", str(tiny_embedder), *TEXTS], NO_COLOR="1")
+    _, coloured = on_a_terminal(["embed", "-m", str(tiny_embedder), *TEXTS])
+    _, plain = on_a_terminal(["embed", "-m", str(tiny_embedder), *TEXTS], NO_COLOR="1")
     assert "\x1b[38;5;" in coloured or "\x1b[3" in coloured
     assert "\x1b[38;5;" not in plain
     assert "\x1b[3" not in plain
@@ -486,6 +519,6 @@ def test_help_needs_no_model_and_names_every_command() -> None:
 
 def test_main_can_be_called_with_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        main(["embed"])
+        main(["rerank"])
     assert caught.value.code == 2
     assert capsys.readouterr().err.startswith("onepass: Missing argument")

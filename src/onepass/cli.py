@@ -22,6 +22,8 @@ from onepass.shell.options import (
     head_option,
     input_options,
     input_type_option,
+    loading_options,
+    model_argument,
     model_options,
     moderate_options,
     output_option,
@@ -46,28 +48,28 @@ from onepass.shell.options import (
 def cli(traceback: bool) -> None:
     """Run encoder models on the CPU: embeddings, reranking, labels, tags, answers and more.
 
-    MODEL is a Hugging Face folder or hub id. Results go to standard output, words to standard error.
+    The model is the one that comes with onepass; --model names another, a Hugging Face folder or hub id. Results go
+    to standard output, words to standard error.
     """
 
 
-of_texts = stack(
-    cli.command(), click.argument("model"), click.argument("texts", nargs=-1), input_options, output_option
-)
+of_texts = stack(cli.command(), click.argument("texts", nargs=-1), input_options, output_option)
 """A command that asks a model about texts, before the options of its own."""
 
 
 @cli.command()
-@click.argument("models", nargs=-1, required=True, metavar="[NAME=]MODEL...")
+@click.argument("models", nargs=-1, metavar="[[NAME=]MODEL]...")
 @serve_options
 def serve(models: tuple[str, ...], **options: Any) -> None:
-    """Serve models over HTTP.
+    """Serve models over HTTP: those named, or the one that comes with onepass.
 
     A request chooses one by NAME; without NAME= that is the hub id, or the folder's own name.
     """
     from onepass.server.serve import serve as run
     from onepass.shell.names import named_models
 
-    run(named_models(models), chosen(ModelSettings, options), chosen(ServerSettings, options))
+    settings = chosen(ModelSettings, options)
+    run(named_models(models or [settings.model]), settings, chosen(ServerSettings, options))
 
 
 @of_texts
@@ -83,14 +85,14 @@ def serve(models: tuple[str, ...], **options: Any) -> None:
 @head_option
 @truncate_option
 @model_options
-def embed(model: str, texts: tuple[str, ...], **options: Any) -> None:
+def embed(texts: tuple[str, ...], **options: Any) -> None:
     """Turn texts into vectors.
 
     Writes {"index", "embedding"} for each, in the order given.
     """
     from onepass.shell import ask
 
-    ask.embed(model, chosen(ModelSettings, options), texts, options)
+    ask.embed(chosen(ModelSettings, options), texts, options)
 
 
 @of_texts
@@ -99,18 +101,17 @@ def embed(model: str, texts: tuple[str, ...], **options: Any) -> None:
 @click.option("--overlap", metavar="INTEGER", type=click.IntRange(min=0), help="Tokens before a chunk in a window.")
 @head_option
 @model_options
-def embed_chunks(model: str, texts: tuple[str, ...], **options: Any) -> None:
+def embed_chunks(texts: tuple[str, ...], **options: Any) -> None:
     """Turn the chunks of texts into vectors that know of the whole text.
 
     Writes {"index", "chunks": [{"start", "stop", "embedding"}, ...]} for each, in order.
     """
     from onepass.shell import ask
 
-    ask.embed_chunks(model, chosen(ModelSettings, options), texts, options)
+    ask.embed_chunks(chosen(ModelSettings, options), texts, options)
 
 
 @cli.command()
-@click.argument("model")
 @click.argument("query")
 @click.argument("documents", nargs=-1)
 @input_options
@@ -121,14 +122,14 @@ def embed_chunks(model: str, texts: tuple[str, ...], **options: Any) -> None:
 @head_option
 @truncate_option
 @model_options
-def rerank(model: str, query: str, documents: tuple[str, ...], **options: Any) -> None:
+def rerank(query: str, documents: tuple[str, ...], **options: Any) -> None:
     """Order documents by how well they answer QUERY.
 
     Writes {"index", "score", "text"} for each, best first.
     """
     from onepass.shell import ask
 
-    ask.rerank(model, chosen(ModelSettings, options), query, documents, options)
+    ask.rerank(chosen(ModelSettings, options), query, documents, options)
 
 
 @of_texts
@@ -147,14 +148,14 @@ def rerank(model: str, query: str, documents: tuple[str, ...], **options: Any) -
 @head_option
 @truncate_option
 @model_options
-def classify(model: str, texts: tuple[str, ...], **options: Any) -> None:
+def classify(texts: tuple[str, ...], **options: Any) -> None:
     """Label texts, or pairs of texts.
 
     Writes {"index", "labels": [{"label", "score"}, ...]} for each, best label first.
     """
     from onepass.shell import ask
 
-    ask.classify(model, chosen(ModelSettings, options), texts, options)
+    ask.classify(chosen(ModelSettings, options), texts, options)
 
 
 @of_texts
@@ -163,7 +164,7 @@ def classify(model: str, texts: tuple[str, ...], **options: Any) -> None:
 @head_option
 @truncate_option
 @model_options
-def moderate(model: str, texts: tuple[str, ...], **options: Any) -> None:
+def moderate(texts: tuple[str, ...], **options: Any) -> None:
     """Flag texts that fall into categories.
 
     A category is made of the model's labels, as --category or the table [moderation] of the settings file says. Writes
@@ -171,7 +172,7 @@ def moderate(model: str, texts: tuple[str, ...], **options: Any) -> None:
     """
     from onepass.shell import ask
 
-    ask.moderate(model, chosen(ModelSettings, options), texts, options)
+    ask.moderate(chosen(ModelSettings, options), texts, options)
 
 
 @of_texts
@@ -179,14 +180,14 @@ def moderate(model: str, texts: tuple[str, ...], **options: Any) -> None:
 @window_options
 @head_option
 @model_options
-def tag(model: str, texts: tuple[str, ...], **options: Any) -> None:
+def tag(texts: tuple[str, ...], **options: Any) -> None:
     """Find names, places and other labelled stretches in texts.
 
     Writes {"index", "entities": [{"label", "score", "text", "start", "stop", "words"}, ...]} for each, in order.
     """
     from onepass.shell import ask
 
-    ask.tag(model, chosen(ModelSettings, options), texts, options)
+    ask.tag(chosen(ModelSettings, options), texts, options)
 
 
 @of_texts
@@ -197,28 +198,28 @@ def tag(model: str, texts: tuple[str, ...], **options: Any) -> None:
 @head_option
 @truncate_option
 @model_options
-def fill(model: str, texts: tuple[str, ...], **options: Any) -> None:
+def fill(texts: tuple[str, ...], **options: Any) -> None:
     """Guess what stands behind each mask of texts.
 
     Writes {"index", "masks": [[{"token", "id", "score", "sequence"}, ...], ...]} for each, best token first.
     """
     from onepass.shell import ask
 
-    ask.fill(model, chosen(ModelSettings, options), texts, options)
+    ask.fill(chosen(ModelSettings, options), texts, options)
 
 
 @of_texts
 @head_option
 @truncate_option
 @model_options
-def log_probs(model: str, texts: tuple[str, ...], **options: Any) -> None:
+def log_probs(texts: tuple[str, ...], **options: Any) -> None:
     """Say how likely each token of texts is to a language model.
 
     Writes {"index", "tokens": [{"text", "id", "start", "stop", "log_prob"}, ...]} for each, in order.
     """
     from onepass.shell import ask
 
-    ask.log_probs(model, chosen(ModelSettings, options), texts, options)
+    ask.log_probs(chosen(ModelSettings, options), texts, options)
 
 
 @of_texts
@@ -227,14 +228,14 @@ def log_probs(model: str, texts: tuple[str, ...], **options: Any) -> None:
 @head_option
 @truncate_option
 @model_options
-def multivector(model: str, texts: tuple[str, ...], **options: Any) -> None:
+def multivector(texts: tuple[str, ...], **options: Any) -> None:
     """Turn texts into a vector for each token, as late interaction compares them.
 
     Writes {"index", "vectors": [[...], ...]} for each, in the order given.
     """
     from onepass.shell import ask
 
-    ask.multivector(model, chosen(ModelSettings, options), texts, options)
+    ask.multivector(chosen(ModelSettings, options), texts, options)
 
 
 @of_texts
@@ -252,14 +253,14 @@ def multivector(model: str, texts: tuple[str, ...], **options: Any) -> None:
 @head_option
 @truncate_option
 @model_options
-def sparse(model: str, texts: tuple[str, ...], **options: Any) -> None:
+def sparse(texts: tuple[str, ...], **options: Any) -> None:
     """Weigh the tokens of a vocabulary for texts.
 
     Writes {"index", "weights": [{"token", "id", "weight"}, ...]} for each, largest weight first.
     """
     from onepass.shell import ask
 
-    ask.sparse(model, chosen(ModelSettings, options), texts, options)
+    ask.sparse(chosen(ModelSettings, options), texts, options)
 
 
 @of_texts
@@ -267,18 +268,17 @@ def sparse(model: str, texts: tuple[str, ...], **options: Any) -> None:
 @click.option("--prompt", metavar="NAME", help="Prompt of the model to put before each text, for all heads.")
 @truncate_option
 @model_options
-def run(model: str, texts: tuple[str, ...], **options: Any) -> None:
+def run(texts: tuple[str, ...], **options: Any) -> None:
     """Ask several heads of a model about texts, in one pass.
 
     Writes {"index", "heads": {NAME: ...}} for each, with what the head's own command writes.
     """
     from onepass.shell import ask
 
-    ask.run_heads(model, chosen(ModelSettings, options), texts, options)
+    ask.run_heads(chosen(ModelSettings, options), texts, options)
 
 
 @cli.command()
-@click.argument("model")
 @click.argument("question")
 @click.argument("contexts", nargs=-1)
 @input_options
@@ -288,25 +288,25 @@ def run(model: str, texts: tuple[str, ...], **options: Any) -> None:
 @window_options
 @head_option
 @model_options
-def answer(model: str, question: str, contexts: tuple[str, ...], **options: Any) -> None:
+def answer(question: str, contexts: tuple[str, ...], **options: Any) -> None:
     """Find the stretch of each context that answers QUESTION.
 
     Writes {"index", "answers": [{"text", "score", "start", "stop"}, ...]} for each, best first.
     """
     from onepass.shell import ask
 
-    ask.answer(model, chosen(ModelSettings, options), question, contexts, options)
+    ask.answer(chosen(ModelSettings, options), question, contexts, options)
 
 
 @cli.command()
-@click.argument("model")
+@model_argument
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-@model_options
-def info(model: str, as_json: bool, **options: Any) -> None:
-    """Load MODEL and say what it is, how it would run, and why."""
+@loading_options
+def info(as_json: bool, **options: Any) -> None:
+    """Load MODEL, or the one that comes with onepass, and say what it is, how it would run, and why."""
     from onepass.shell import ask
 
-    ask.info(model, chosen(ModelSettings, options), as_json)
+    ask.info(chosen(ModelSettings, options), as_json)
 
 
 @cli.command()

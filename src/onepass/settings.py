@@ -21,6 +21,7 @@ from onepass.errors import BadSetting
 
 CONFIG_VARIABLE = "ONEPASS_CONFIG"
 CONFIG_FILE = "onepass.toml"
+DEFAULT_MODEL = "onepass-mini-1"
 WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -36,8 +37,9 @@ def table(words: str) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
-    """How a model is loaded; all commands take these."""
+    """Which model is loaded, and how; all commands take these, but serve, info and pull the model as an argument."""
 
+    model: str = option(DEFAULT_MODEL, "A folder, a hub id, or a model that comes with onepass.")
     revision: str | None = option(None, "Branch, tag or commit of a hub model.")
     device: str = option("auto", "Where to run.", choices=("auto", "cpu"))
     dtype: str = option("auto", "Arithmetic of the matrix products.", choices=("auto", "float32", "bfloat16"))

@@ -1,4 +1,7 @@
-"""From what the user typed to a folder: a path as it is, or a hub id, downloaded once into huggingface_hub's cache."""
+"""From what the user typed to a folder: of a model that comes with onepass, a path as it is, or of a hub id.
+
+A hub model is downloaded once into huggingface_hub's cache.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,9 @@ from typing import Any
 
 from onepass.errors import BadCheckpoint, BadSetting, UnsafeFormat
 from onepass.model.tokenizer_classes import SENTENCEPIECE
+
+EMBEDDED = {"onepass-mini-1": Path(__file__).parents[1] / "embedded" / "onepass-mini-1"}
+"""Models that come with onepass, by name. What a name stands for never changes: another model gets another name."""
 
 HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 CONFIGS = [
@@ -28,17 +34,24 @@ PICKLED = [
 
 
 def locate(model: str, revision: str | None = None) -> tuple[Path, str | None]:
-    """(folder, commit); the commit is None for a folder that the user named.
+    """(folder, commit); the commit is None for an embedded model and for a folder that the user named.
 
-    Raises BadCheckpoint, UnsafeFormat, and BadSetting for a revision of a folder.
+    An embedded model goes before a folder of its name, which ./NAME still means. Raises BadCheckpoint, UnsafeFormat,
+    and BadSetting for a revision of what has none.
 
     Downloads only files that are read. HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE and proxies count as they do for
     huggingface_hub; progress is shown on a terminal.
     """
-    path = Path(model).expanduser()
+    path = EMBEDDED.get(model) or Path(model).expanduser()
+    if model in EMBEDDED and not path.is_dir():
+        raise BadCheckpoint(
+            f"{model} comes with onepass, but there is no folder {path}; install onepass again, or in a source tree "
+            "check that folder out again"
+        )
     if path.is_dir():
         if revision is not None:
-            raise BadSetting(f"revision is {revision!r}, but {model} is a folder; only hub models have revisions")
+            kind = "comes with onepass" if model in EMBEDDED else "is a folder"
+            raise BadSetting(f"revision is {revision!r}, but {model} {kind}; only hub models have revisions")
         return path, None
     if path.exists():
         raise BadCheckpoint(f"{model} is a file, but a model is a folder with config.json and weights, or a hub id")

@@ -19,6 +19,7 @@ from onepass.schedule.job import Job
 from onepass.settings import ModelSettings
 from onepass.shell import outputs
 from onepass.shell.inputs import Columns, Source, Text, open_source
+from onepass.shell.names import is_model
 from onepass.shell.options import categories_of, loading
 from onepass.shell.stream import Ask, run
 from onepass.tasks.answer import Answer
@@ -43,17 +44,17 @@ Options = Mapping[str, Any]
 VECTOR = ("prompt", "input_type", "dimensions", "normalize", "precision")
 
 
-def embed(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
+def embed(settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
     output: Path | None = options["output"]
     task = partial(embed_task, truncate=truncate(options), **{name: options[name] for name in (*VECTOR, "head")})
     if options["output_format"] == "jsonl":
-        lines(model, settings, texts, options, task, "embedding")
+        lines(settings, texts, options, task, "embedding")
         return
     with source_of(texts, options) as source, outputs.npy(output) as append:
-        run(model, settings, source, task, lambda start, chunk, vectors: append(vectors), output)
+        run(settings, source, task, lambda start, chunk, vectors: append(vectors), output)
 
 
-def embed_chunks(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
+def embed_chunks(settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
     chosen = {name: options[name] for name in (*VECTOR, "overlap", "head")}
     if not options["separator"]:
         raise click.UsageError("--separator is empty; give the text that chunks end with")
@@ -68,78 +69,83 @@ def embed_chunks(model: str, settings: ModelSettings, texts: Sequence[str], opti
             for (_, spans), rows in zip(documents, vectors, strict=True)
         ]
 
-    lines(model, settings, texts, options, task, "chunks")
+    lines(settings, texts, options, task, "chunks")
 
 
-def classify(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
+def classify(settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
     names = ("multi_label", "template", "long", "raw_scores", "head")
     chosen = {name: options[name] for name in names} | {"labels": options["labels"] or None}
 
     async def task(job: Job, chunk: list[Any]) -> list[list[outputs.Record]]:
         return list(map(labelled, await classify_task(job, chunk, truncate=truncate(options), **chosen)))
 
-    lines(model, settings, texts, options, task, "labels")
+    lines(settings, texts, options, task, "labels")
 
 
-def moderate(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
+def moderate(settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
     chosen = {name: options[name] for name in ("long", "window", "overlap", "head")}
     categories = categories_of(options["categories"]) or settings.moderation
     task = partial(moderate_task, categories=categories, truncate=truncate(options), **chosen)
-    lines(model, settings, texts, options, task, "moderation")
+    lines(settings, texts, options, task, "moderation")
 
 
-def tag(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
+def tag(settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
     names = ("aggregation", "ignore_labels", "window", "overlap", "head")
-    lines(model, settings, texts, options, partial(tag_task, **{name: options[name] for name in names}), "entities")
+    lines(settings, texts, options, partial(tag_task, **{name: options[name] for name in names}), "entities")
 
 
-def fill(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
+def fill(settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
     candidates = options["candidates"] or None
     chosen = {name: options[name] for name in ("top_k", "head")}
     task = partial(fill_task, candidates=candidates, truncate=truncate(options), **chosen)
-    lines(model, settings, texts, options, task, "masks")
+    lines(settings, texts, options, task, "masks")
 
 
-def log_probs(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
+def log_probs(settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
     task = partial(log_probs_task, truncate=truncate(options), head=options["head"])
-    lines(model, settings, texts, options, task, "tokens")
+    lines(settings, texts, options, task, "tokens")
 
 
-def run_heads(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
+def run_heads(settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
     async def task(job: Job, chunk: list[Any]) -> list[dict[str, Any]]:
         answers = await run_task(job, chunk, options["heads"], prompt=options["prompt"], truncate=truncate(options))
         return [plain_answers(one, job.served.checkpoint.heads) for one in answers]
 
-    lines(model, settings, texts, options, task, "heads")
+    lines(settings, texts, options, task, "heads")
 
 
-def multivector(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
+def multivector(settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
     chosen = {name: options[name] for name in ("input_type", "dimensions", "head")}
-    lines(model, settings, texts, options, partial(multivector_task, truncate=truncate(options), **chosen), "vectors")
+    lines(settings, texts, options, partial(multivector_task, truncate=truncate(options), **chosen), "vectors")
 
 
-def sparse(model: str, settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
+def sparse(settings: ModelSettings, texts: Sequence[str], options: Options) -> None:
     names = ("input_type", "top_k", "threshold", "prompt", "head")
     chosen = {name: options[name] for name in names}
 
     async def task(job: Job, chunk: list[Any]) -> list[list[TokenWeight]]:
         return [[*vector] for vector in await sparse_task(job, chunk, truncate=truncate(options), **chosen)]
 
-    lines(model, settings, texts, options, task, "weights")
+    lines(settings, texts, options, task, "weights")
 
 
-def answer(model: str, settings: ModelSettings, question: str, contexts: Sequence[str], options: Options) -> None:
+def answer(settings: ModelSettings, question: str, contexts: Sequence[str], options: Options) -> None:
     names = ("top_k", "no_answer", "answer_tokens", "align_to_words", "window", "overlap", "head")
     chosen = {name: options[name] for name in names}
 
     async def task(job: Job, chunk: list[Any]) -> list[list[Answer]]:
         return await answer_task(job, [(question, context) for context in chunk], **chosen)
 
-    lines(model, settings, contexts, options, task, "answers")
+    lines(settings, contexts, options, task, "answers", before=[question])
 
 
 def lines(
-    model: str, settings: ModelSettings, texts: Sequence[str], options: Options, task: Ask[Iterable[Any]], name: str
+    settings: ModelSettings,
+    texts: Sequence[str],
+    options: Options,
+    task: Ask[Iterable[Any]],
+    name: str,
+    before: Sequence[str] = (),
 ) -> None:
     """A JSON object a text: its index, and by `name` what the task gives for it."""
 
@@ -147,11 +153,11 @@ def lines(
         return ({"index": index, name: answer} for index, answer in enumerate(answers, start))
 
     output: Path | None = options["output"]
-    with source_of(texts, options) as source, outputs.json_lines(output) as write:
-        run(model, settings, source, task, lambda start, chunk, answers: write(records(start, answers)), output)
+    with source_of(texts, options, before) as source, outputs.json_lines(output) as write:
+        run(settings, source, task, lambda start, chunk, answers: write(records(start, answers)), output)
 
 
-def rerank(model: str, settings: ModelSettings, query: str, documents: Sequence[str], options: Options) -> None:
+def rerank(settings: ModelSettings, query: str, documents: Sequence[str], options: Options) -> None:
     """Scores do not depend on the other documents, so they are read in chunks; with top_n only the best are held."""
     output: Path | None = options["output"]
     top_n: int | None = options["top_n"]
@@ -170,13 +176,13 @@ def rerank(model: str, settings: ModelSettings, query: str, documents: Sequence[
             else:
                 heapq.heappushpop(best, ranked)
 
-    with source_of(documents, options) as source, outputs.json_lines(output) as write:
-        run(model, settings, source, task, keep, output)
+    with source_of(documents, options, [query]) as source, outputs.json_lines(output) as write:
+        run(settings, source, task, keep, output)
         write({"index": -index, "score": score, "text": text} for score, index, text in sorted(best, reverse=True))
 
 
-def info(model: str, settings: ModelSettings, as_json: bool) -> None:
-    with Encoder(model, **loading(settings)) as encoder:
+def info(settings: ModelSettings, as_json: bool) -> None:
+    with Encoder(**loading(settings)) as encoder:
         facts, spec = encoder.info(), encoder.checkpoint.spec
     if as_json:
         click.echo(orjson.dumps(facts, option=orjson.OPT_SERIALIZE_NUMPY))
@@ -210,7 +216,11 @@ def plain(value: Any) -> str:
     return "none" if value is None or value == {} else str(value)
 
 
-def source_of(texts: Sequence[str], options: Options) -> AbstractContextManager[Source]:
+def source_of(texts: Sequence[str], options: Options, before: Sequence[str] = ()) -> AbstractContextManager[Source]:
+    """before: arguments that stand before the texts. Says so where the first of all looks like a model."""
+    for first in [*before, *texts][:1]:
+        if options["model"] is None and is_model(first):
+            click.echo(f"onepass: {first} was taken as a text; a model is named with --model {first}", err=True)
     columns = Columns(options["column"], options.get("pair_column"))
     return open_source(texts, options["file"], options["input_format"], columns)
 

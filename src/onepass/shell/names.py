@@ -1,4 +1,4 @@
-"""Under which name a server offers each model of its command line."""
+"""Models on a command line: what looks like one, and under which name a server offers each."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from onepass.errors import BadSetting
+from onepass.model.hub import HUB_ID
 
 
 def named_models(arguments: Sequence[str]) -> dict[str, str]:
@@ -30,3 +31,9 @@ def split(argument: str) -> tuple[str, str]:
     if not name or not model:
         raise BadSetting(f"{argument} is not NAME=MODEL; both sides need a value")
     return name, model
+
+
+def is_model(text: str) -> bool:
+    """Whether it is a model's folder, or written as a hub id with an owner."""
+    folder = os.path.isfile(os.path.join(text, "config.json"))  # noqa: PTH113, PTH118 - a text may be too long for a path
+    return folder or ("/" in text and HUB_ID.fullmatch(text) is not None)

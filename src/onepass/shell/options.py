@@ -12,6 +12,7 @@ from onepass.settings import CONFIG_FILE, CONFIG_VARIABLE, Kind, ModelSettings, 
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
+SHORT = {"model": "-m"}
 
 
 def stack(*decorators: Callable[[Any], Any]) -> Callable[[Command], Command]:
@@ -43,7 +44,8 @@ def settings_option(row: Option) -> Callable[[Any], Any]:
     if row.type is bool:
         return click.option(f"{row.flag}/--no-{row.flag[2:]}", row.name, default=None, help=help)
     metavar = f"[{'|'.join(row.choices)}]" if row.choices else METAVARS[row.type]
-    return click.option(row.flag, row.name, metavar=metavar, help=help)
+    flags = [SHORT[row.name]] if row.name in SHORT else []
+    return click.option(*flags, row.flag, row.name, metavar=metavar, help=help)
 
 
 def chosen(kind: type[Kind], flags: Mapping[str, Any]) -> Kind:
@@ -72,9 +74,14 @@ def categories_of(given: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
+HOW = [row for row in options(ModelSettings) if row.name != "model"]
+model_argument = click.argument("model", required=False)
+"""The setting of this name, of a command that takes no texts."""
+
 model_options = settings_options(*options(ModelSettings))
-serve_options = settings_options(*options(ServerSettings), *options(ModelSettings))
-revision_option = settings_options(*(row for row in options(ModelSettings) if row.name == "revision"))
+loading_options = settings_options(*HOW)
+serve_options = settings_options(*options(ServerSettings), *HOW)
+revision_option = settings_options(*(row for row in HOW if row.name == "revision"))
 
 input_options = stack(
     click.option("-i", "--input", "file", metavar="FILE", help="Read texts from FILE; - is standard input."),

@@ -37,9 +37,7 @@ class Pending(NamedTuple):
     answer: Future[Any]
 
 
-def run(
-    model: str, settings: ModelSettings, source: Source, ask: Ask[Answer], write: Write[Answer], output: Path | None
-) -> None:
+def run(settings: ModelSettings, source: Source, ask: Ask[Answer], write: Write[Answer], output: Path | None) -> None:
     """Load the model and ask it about every text; `write` gets each chunk: index of its first text, texts, answer.
 
     Says on stderr how many texts were cut, and in how many rows texts were read if some became windows. Raises
@@ -47,7 +45,7 @@ def run(
     """
     texts = cut = windows = 0
     with (
-        Encoder(model, **loading(settings)) as encoder,
+        Encoder(**loading(settings)) as encoder,
         closing(finished(encoder, ask, chunks(source.texts))) as answered,
         progress(source, output) as advance,
     ):
