@@ -24,6 +24,7 @@ from onepass.schedule.device import Device
 from onepass.schedule.job import Job, Served
 from onepass.schedule.pieces import Truncate
 from onepass.schedule.tokenizer import EncodeOptions, Text, Tokenizer
+from onepass.settings import DEFAULT_MODEL
 from onepass.tasks.answer import Answer, AnswerOptions, answer, paired
 from onepass.tasks.classify import classify
 from onepass.tasks.embed import EmbedOptions, embed
@@ -115,12 +116,12 @@ def whole(
 class Encoder:
     """A loaded encoder model.
 
-    model: a folder in Hugging Face layout, or a hub id.  device: "auto", "cpu", or a `Device` that several encoders
-    share; by default all encoders of the process share one.  dtype: "auto", "float32", "bfloat16".  engine: "auto",
-    "native", "reference".  adapter: the task whose adapter to use, of a model that has several (Jina v3).  reranker:
-    "qwen3", "bge-gemma", how to ask a language model whose files do not say that it reranks.  max_length: tokens of a
-    row, at most what the model allows.  moderation: labels by category, for `moderate`.  cores: compute threads of a
-    device of this encoder's own.
+    model: a folder in Hugging Face layout, a hub id, or the name of a model that comes with onepass, as the default
+    does.  device: "auto", "cpu", or a `Device` that several encoders share; by default all encoders of the process
+    share one.  dtype: "auto", "float32", "bfloat16".  engine: "auto", "native", "reference".  adapter: the task whose
+    adapter to use, of a model that has several (Jina v3).  reranker: "qwen3", "bge-gemma", how to ask a language model
+    whose files do not say that it reranks.  max_length: tokens of a row, at most what the model allows.  moderation:
+    labels by category, for `moderate`.  cores: compute threads of a device of this encoder's own.
 
     Every method blocks, also inside a running event loop; the one with the prefix `a` is awaitable instead. Methods
     take any iterable and draw from it as there is room. Over-long inputs are cut (`truncate`), and a warning is
@@ -129,7 +130,7 @@ class Encoder:
 
     def __init__(
         self,
-        model: str | Path,
+        model: str | Path = DEFAULT_MODEL,
         *,
         revision: str | None = None,
         device: str | Device = "auto",
@@ -144,6 +145,8 @@ class Encoder:
         started = time.monotonic()
         loaded = load_checkpoint(model, revision=revision, max_length=max_length, adapter=adapter, reranker=reranker)
         self.tokenizer = Tokenizer(loaded.tokenizer, vocabulary=loaded.spec.embed.vocab, max_length=loaded.max_length)
+        if moderation is None and loaded.own is not None:
+            moderation = loaded.own.moderation
         if moderation is not None:
             check_table(loaded, moderation)
         self.engine, self.choices = build_engine(loaded, engine, dtype)
