@@ -53,7 +53,7 @@ def markdown_blocks(text: str) -> Iterator[Block]:
             heading, in_list = plain(match[1]), False
         elif not bare or set(bare) <= set("-=*_ "):
             yield from paragraph()
-        elif bare.startswith("|") or re.search(r"\|\s*:?--", bare) or bare.startswith("[") and "]: " in bare:
+        elif bare.startswith("|") or re.search(r"\|\s*:?--", bare) or (bare.startswith("[") and "]: " in bare):
             continue  # a table's row, a link's target
         elif not lines and not in_list and re.match(r" {4}|\t", line) and not _MARKER.match(line):
             continue  # code by indentation

@@ -37,7 +37,7 @@ def command_pages(folder: Path) -> Iterator[CommandPage]:
 
 def unbrace(command: str) -> str:
     """The command line with its placeholders as plain words; of alternatives, the first."""
-    command = re.sub(r"\{\{\[(-[^|\]]*)\|[^\]]*\]\}\}", r"\1", command)
+    command = re.sub(r"\{\{\[([^|\]]*)\|[^\]]*\]\}\}", r"\1", command)
     command = re.sub(r"\{\{([^{}|]*)(?:\|[^{}]*)?\}\}", r"\1", command)
     return re.sub(r"\s+", " ", command.replace("{{", "").replace("}}", "").replace("\\", "")).strip()
 
@@ -48,7 +48,7 @@ def tldr_pairs(folder: Path, split: Split) -> Iterator[Pair]:
     Held out there is at most one pair of each kind per page, and the query's own words are never quoted in the text."""
     seen: set[str] = set()
     for page in command_pages(folder):
-        tasks = [(task, line) for task, line in page.examples if not _says_nothing(task)]
+        tasks = [(task, line) for task, line in page.examples if not says_nothing(task)]
         if page.split != split or not tasks or page.description in seen:
             continue
         seen.add(page.description)
@@ -62,21 +62,28 @@ def tldr_pairs(folder: Path, split: Split) -> Iterator[Pair]:
             yield Pair(task, text, page.command, "tldr-tasks", split)
 
 
-def _says_nothing(task: str) -> bool:
+def says_nothing(task: str) -> bool:
     return bool(re.match(r"(?i)(display|show|print|list) (the )?(help|version|available options|usage)", task))
+
+
+def question_of(raw: str) -> str:
+    return " ".join(raw.replace("(are)", "").replace(" ?", "?").split())
+
+
+def answer_of(raw: str) -> str:
+    """On one line, without the headings and the question that it may begin with."""
+    answer = re.sub(r"^(?:Key Points|Summary)\W+", "", " ".join(raw.split()))
+    return re.sub(r"^(?:How|What|Is|Are|Can|Who|Do|Does)\b[^.?!]{5,150}\?\s+", "", answer)
 
 
 def medquad_pairs(folder: Path, split: Split) -> Iterator[Pair]:
     """Medical questions and their answers, cut to 800 characters. Held out by what the question is about, so no disease
-    of a held-out question is asked about in training. An answer that serves several questions stays with the first, and
-    a question that an answer repeats at its beginning is taken off it."""
+    of a held-out question is asked about in training. An answer that serves several questions stays with the first."""
     seen: set[str] = set()
     for row in read_json_lines(folder / "retrieval" / "medquad" / "medquad.jsonl"):
         if split_of(f"medquad {row['focus']}") != split:
             continue
-        question = re.sub(r"\s+", " ", row["question"].replace("(are)", "").replace(" ?", "?")).strip()
-        answer = re.sub(r"^(?:Key Points|Summary)\W+", "", " ".join(row["answer"].split()))
-        answer = cut(re.sub(r"^(?:How|What|Is|Are|Can|Who|Do|Does)\b[^.?!]{5,150}\?\s+", "", answer), LONGEST)
+        question, answer = question_of(row["question"]), cut(answer_of(row["answer"]), LONGEST)
         if len(answer) < 40 or answer in seen or question.lower() in seen:
             continue
         seen |= {answer, question.lower()}
