@@ -16,7 +16,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, cast,
 from onepass.blocking import wait
 from onepass.engines import build_engine
 from onepass.engines.batch import Floats
-from onepass.engines.native import compute_threads
+from onepass.engines.threads import compute_threads
 from onepass.errors import BadSetting
 from onepass.model.checkpoint import load_checkpoint
 from onepass.model.sparse_modules import TokenTable

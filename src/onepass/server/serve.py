@@ -17,7 +17,7 @@ from typing import Any
 import uvicorn
 
 from onepass.encoder import Encoder
-from onepass.engines.native import compute_threads
+from onepass.engines.threads import compute_threads
 from onepass.errors import BadSetting, EngineFailure, MissingExtra, OnepassError
 from onepass.observe import set_up_logging
 from onepass.schedule.device import Device
