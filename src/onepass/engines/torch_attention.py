@@ -72,13 +72,12 @@ def flash(query: Tensor, key: Tensor, value: Tensor, rows: Rows, attention: Atte
 
 def seen_tokens(rows: Rows) -> tuple[Tensor, Tensor]:
     """(int64 [m], the tokens that are seen as keys; int32 [rows + 1], which of them are which row's)."""
-    if "seen" not in rows.made:
-        lengths = rows.offsets.diff()
-        seen = rows.places < torch.repeat_interleave(rows.visible, lengths)
-        ends = functional.pad(rows.visible.cumsum(0, dtype=torch.int32), (1, 0))
-        rows.made["seen"] = (seen.nonzero()[:, 0], ends)
-    made: Any = rows.made["seen"]
-    return made
+
+    def make() -> tuple[Tensor, Tensor]:
+        seen = rows.places < torch.repeat_interleave(rows.visible, rows.offsets.diff())
+        return seen.nonzero()[:, 0], functional.pad(rows.visible.cumsum(0, dtype=torch.int32), (1, 0))
+
+    return rows.once("seen", make)
 
 
 @cache

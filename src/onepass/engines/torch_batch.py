@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from torch import Tensor
 from onepass.engines.batch import Ints, PackedBatch
 from onepass.errors import EngineFailure
 from onepass.model.spec import EmbedSpec, EncoderSpec, PositionSpec
+
+T = TypeVar("T")
 
 
 class Upload:
@@ -95,7 +97,14 @@ class Rows:
     tables: Sequence[tuple[Tensor, Tensor]]
     biases: Sequence[Tensor]
     on_host: PackedBatch | None
-    made: dict[str, object] = field(default_factory=dict)
+    made: dict[str, Any] = field(default_factory=dict)
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What several layers need of the batch, made by the first of them."""
+        if name not in self.made:
+            self.made[name] = make()
+        made: T = self.made[name]
+        return made
 
     @cached_property
     def groups(self) -> list[Group]:

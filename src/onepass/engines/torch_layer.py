@@ -10,7 +10,7 @@ from torch import Tensor
 
 from onepass.engines.torch_attention import flash, flash_can, grouped, kernels_can
 from onepass.engines.torch_batch import Rows, as_tensor
-from onepass.engines.torch_disentangled import disentangled_attention, reach
+from onepass.engines.torch_disentangled import disentangled_attention, query_block, query_blocks, reach
 from onepass.engines.torch_steps import ACTIVATIONS, activate, gated, rotated
 from onepass.engines.torch_weights import Linear, Norm, Tensors
 from onepass.model.spec import BottleneckSpec, Disentangled, EncoderSpec, FeedForwardSpec, LayerSpec, NormSpec
@@ -85,12 +85,23 @@ class SelfAttention:
                 self.position_key,
                 self.position_query,
                 self.spec,
+                self.blocks(query, rows) if self.kernels else None,
             )
         narrowed = self.spec.causal or self.spec.radius is not None
         if self.flashes and (rows.all_visible or not narrowed):
             return flash(query, key, value, rows, self.spec)
         bias = None if self.bias_index < 0 else rows.biases[self.bias_index]
+        if self.kernels:
+            from onepass.engines.torch_packed_kernel import run
+
+            blocks, queries = self.blocks(query, rows), query_block(self.spec.head_size, query.dtype)
+            return run(query, key, value, rows.offsets, rows.visible, blocks, bias, self.spec, queries)
         return grouped(query, key, value, rows, self.spec, bias)
+
+    def blocks(self, query: Tensor, rows: Rows) -> Tensor:
+        """The batch's blocks of queries for a kernel, made by the first layer that needs them."""
+        size = query_block(self.spec.head_size, query.dtype)
+        return rows.once(f"blocks of {size}", lambda: query_blocks(rows.offsets, len(query), size))
 
 
 def _positions(relative: Disentangled, name: str, layer: LayerSpec, tensors: Tensors) -> Tensor:

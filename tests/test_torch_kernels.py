@@ -1,0 +1,106 @@
+"""The torch engine's Triton kernels beside plain torch. Without a GPU they run in Triton's interpreter (conftest.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from random_models import batch_of
+from torch import Tensor
+
+from onepass.engines import torch_kernels
+from onepass.engines.torch_attention import grouped
+from onepass.engines.torch_batch import Rows, as_tensor
+from onepass.engines.torch_disentangled import query_block, query_blocks
+from onepass.engines.torch_packed_kernel import run
+from onepass.engines.torch_steps import add_norm, gated, rotated
+from onepass.engines.torch_weights import Norm
+from onepass.model.spec import ActivationKind, AttentionSpec
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+HALVES = [torch.float32, torch.bfloat16, torch.float16]
+dtypes = pytest.mark.parametrize("dtype", HALVES, ids=str)
+
+
+def drawn(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed + sum(shape))
+    return torch.randn(*shape, generator=generator).to(DEVICE, dtype)
+
+
+def near(ours: Tensor, theirs: Tensor) -> bool:
+    """To the rounding of their dtype."""
+    return torch.allclose(ours.float(), theirs.float(), atol=1e-5, rtol=max(torch.finfo(ours.dtype).eps, 1e-5))
+
+
+@dtypes
+@pytest.mark.parametrize("kind", ["layer", "rms", "affine"])
+@pytest.mark.parametrize("keep_sum", [False, True])
+@pytest.mark.parametrize("width", [37, 256])
+def test_sums_and_norms(width: int, keep_sum: bool, kind: str, dtype: torch.dtype) -> None:
+    for parts in ("update, bias, shift", "update, shift", "update", "shift", ""):
+        x = drawn(5, width) * 3 + 1
+        update = drawn(5, width, dtype=dtype) if "update" in parts else None
+        bias = drawn(width) if "bias" in parts else None
+        norm = Norm(kind, 1e-3, drawn(width, seed=1), drawn(width, seed=2) if "shift" in parts else None)
+        expected = add_norm(x, update, bias, norm, dtype, keep_sum, fused=False)
+        ours = torch_kernels.add_norm(x, update, bias, norm, dtype, keep_sum)
+        for a, b in zip(ours, expected, strict=True):
+            assert a.dtype == b.dtype
+            assert near(a, b), parts
+
+
+@dtypes
+@pytest.mark.parametrize("kind", ["gelu", "gelu_tanh", "silu"])
+def test_gates(kind: ActivationKind, dtype: torch.dtype) -> None:
+    both = drawn(7, 2 * 150, dtype=dtype) * 3
+    assert near(torch_kernels.gate(both, kind), gated(kind, both, fused=False))
+
+
+@dtypes
+@pytest.mark.parametrize(("heads", "size", "half"), [(3, 24, 12), (4, 16, 5)])
+def test_rotations(heads: int, size: int, half: int, dtype: torch.dtype) -> None:
+    x = drawn(9, 2 * heads * size, dtype=dtype)[:, heads * size :].unflatten(1, (heads, size))
+    cosines, sines = drawn(20, half), drawn(20, half, seed=1)
+    starts = torch.tensor([0, 1, 2, 3, 19, 0, 1, 2, 7], dtype=torch.int32, device=DEVICE)
+    expected = rotated(x, cosines, sines, starts, fused=False)
+    assert near(torch_kernels.rotate_(x, cosines, sines, starts), expected)
+
+
+LENGTHS = (1, 2, 3, 17, 64, 150)
+ATTENTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "grouped heads": {"kv_heads": 2},
+    "causal": {"causal": True},
+    "window": {"radius": 20},
+    "causal window": {"radius": 20, "causal": True},
+    "capped": {"softcap": 2.0},
+    "head of 20": {"head_size": 20},
+}
+
+
+MULTIPLIED = [torch.float32, torch.float16, *([torch.bfloat16] if DEVICE.type == "cuda" else [])]
+"""The interpreter multiplies no bfloat16."""
+
+
+@pytest.mark.parametrize("dtype", MULTIPLIED, ids=str)
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_attention(name: str, biased: bool, dtype: torch.dtype) -> None:
+    attention = AttentionSpec(**{"heads": 4, "head_size": 16, "scale": 0.3, "kv_heads": 4} | ATTENTIONS[name])
+    batch = batch_of(LENGTHS, visible=(1, 1, 3, 9, 64, 77))
+    heads = attention.heads + 2 * attention.kv_heads
+    whole = drawn(batch.tokens, heads, attention.head_size, dtype=dtype) * 1.5
+    q, k, v = whole.split([attention.heads, attention.kv_heads, attention.kv_heads], dim=1)
+    bias = drawn(attention.heads, 2 * 160 + 1) if biased else None
+    offsets, visible = (as_tensor(array).to(DEVICE) for array in (batch.offsets, batch.visible))
+    ids = as_tensor(batch.ids).to(DEVICE)
+    rows = Rows(ids, ids, ids, ids, ids, [], offsets, visible, max(LENGTHS), False, [], [], batch)
+    expected = grouped(q, k, v, rows, attention, bias)
+    queries = query_block(attention.head_size, dtype)
+    ours = run(q, k, v, offsets, visible, query_blocks(offsets, batch.tokens, queries), bias, attention, queries)
+    assert ours.dtype == dtype
+    error = (ours.float() - expected.float()).abs().max() / expected.float().abs().max()
+    assert error < max(4 * torch.finfo(dtype).eps, 2e-6)
+    assert np.isfinite(ours.float().cpu().numpy()).all()
