@@ -7,10 +7,8 @@ table. A flag wins over the environment, the environment over the file, the file
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import os
-import tomllib
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -210,6 +208,9 @@ def config_path(environ: Mapping[str, str], file: Path | None) -> Path | None:
 
 def read_config(path: Path) -> dict[str, Any]:
     """The file's keys and values. Raises BadSetting where it is missing, is not TOML or has a key no option has."""
+    import difflib
+    import tomllib
+
     try:
         given = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -127,11 +128,14 @@ def _made(kind: type[T], given: object, where: str) -> T:
     """A dataclass from the JSON object that has its fields as keys."""
     if not isinstance(given, dict):
         raise BadCheckpoint(f"{where} is a {type(given).__name__}, but it must be an object")
-    types, all_fields = get_type_hints(kind), fields(kind)  # type: ignore[arg-type]
+    types, all_fields = types_of(kind), fields(kind)  # type: ignore[arg-type]
     _known_keys(given, list(types), where)
     if missing := [field.name for field in all_fields if _required(field) and field.name not in given]:
         raise BadCheckpoint(f"{where} lacks the key {missing[0]!r}")
     return kind(**{key: _value(types[key], value, f"{where}: {key}") for key, value in given.items()})
+
+
+types_of = cache(get_type_hints)  # a file of ten heads asks for a few types many times
 
 
 def _value(kind: Any, given: object, where: str) -> Any:

@@ -120,7 +120,7 @@ def _safetensors(path: Path, file: str) -> dict[str, StoredTensor]:
             pass
     except (SafetensorError, OSError) as error:
         raise BadCheckpoint(f"{file} is damaged or cut short ({error}); download it again") from error
-    data: NDArray[np.uint8] = np.memmap(path, dtype=np.uint8, mode="r")
+    data: NDArray[np.uint8] = np.memmap(path, dtype=np.uint8, mode="r").view(np.ndarray)
     start = 8 + int.from_bytes(data[:8].tobytes(), "little")
     header: Mapping[str, Any] = json.loads(data[8:start].tobytes())
     return {

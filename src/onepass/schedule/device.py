@@ -32,7 +32,8 @@ from onepass.schedule.scheduler import Flow, Scheduler
 log = logging.getLogger("onepass.device")
 
 QUEUE_TOKENS = 1_048_576
-WARM_UP_LENGTHS = ((8,), (64,) * 4, (64,) * 8, (256, 256))
+# Enough to tell the three parts of the cost from each other, and no more: commands wait for it.
+WARM_UP_LENGTHS = ((8,), (32,) * 4, (256,))
 WARM_UP_SECONDS = 1.0
 
 
