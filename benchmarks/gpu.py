@@ -2,6 +2,7 @@
 
     make bench-gpu                          minutes on a GPU; DEVICE=cpu SHAPE=tiny tries the same code anywhere
     python benchmarks/gpu.py --smoke        the least that says whether all is well, and where the time goes
+    python benchmarks/gpu.py --prepare      what a machine with a GPU cannot make: build/gpu, to be copied there
 
 Needs torch, transformers, sentence-transformers and onepass's own dependencies, nothing compiled. Every part stands by
 itself: one that fails is named with its error and the others run; what is found is written after each part. Weights are
@@ -261,7 +262,7 @@ def parity(bench: Bench, folder: Path, *, few: bool, dtypes: tuple[str, ...]) ->
         rows.append(row)
         bench.say(json.dumps(row))
     if not rows:
-        raise FileNotFoundError(f"no checkpoints in {folder}; make them with: python benchmarks/gpu_parity.py {folder}")
+        raise FileNotFoundError(f"no checkpoints in {folder}; make them where the tests run, with --prepare")
     bench.found["parity"] = {"worst": gpu_parity.worst(rows), "families": rows}
     bench.say(json.dumps(bench.found["parity"]["worst"]))
 
@@ -355,6 +356,10 @@ def main() -> None:
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     bench.found |= {"benchmark": "gpu", "shape": arguments.shape, "smoke": arguments.smoke}
+    if arguments.prepare:
+        gpu_parity.prepare(arguments.parity, few=False)
+        bench.say(f"{arguments.parity} and {bench.tokenizer} are there, to be taken to a machine with a GPU")
+        return
     bench.part("facts", lambda: facts(bench))
     bench.part("peak", lambda: peak(bench))
     if arguments.smoke:
@@ -395,6 +400,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--shape", choices=("full", "tiny"), default="full")
     parser.add_argument("--smoke", action="store_true", help="a minute that says whether all is well")
+    parser.add_argument("--prepare", action="store_true", help="only make what needs the tests' packages")
     parser.add_argument("--seconds", type=float, default=225.0, help="for everything, imports apart")
     parser.add_argument("--models", nargs="+", choices=ORDER, default=ORDER)
     parser.add_argument("--tokenizer", type=Path, help="folder with a WordPiece tokenizer.json")

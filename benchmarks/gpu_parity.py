@@ -7,7 +7,6 @@ needs what the tests need; `compare` then needs onepass and torch alone, on any 
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -128,14 +127,3 @@ def worst(rows: list[dict[str, Any]]) -> dict[str, Any]:
             found[dtype] |= {"deviation": far[dtype]["deviation"], "of": far["family"]}
             found[dtype] |= {"cosine": turned[dtype]["cosine"], "cosine_of": turned["family"]}
     return found
-
-
-def main() -> None:
-    root = Path(sys.argv[1])
-    prepare(root, few=False)
-    names = sorted(path.parent.name for path in root.glob("*/truth.npz"))
-    print(json.dumps({"prepared": names}))  # noqa: T201
-
-
-if __name__ == "__main__":
-    main()
