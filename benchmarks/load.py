@@ -2,7 +2,7 @@
 
 A plan sends the same few bodies over and over: each of `clients` waits for its answer before it asks again (a closed
 loop), or requests leave at random times, `rate` of them a second, whatever the server does (an open loop, as real
-clients do).
+clients do). The latency of an open loop counts from when a request was due, also where this process sent it late.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import uvloop
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """seconds: how long requests are sent; a closed loop goes on until `least` were answered.  rate: None: closed."""
+    """seconds: how long requests are sent; a closed loop sends at least `least`.  rate: None: closed."""
 
     url: str
     bodies: list[str]
@@ -36,13 +36,37 @@ class Plan:
     rate: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Trip:
+    """A request that was answered with 200. due, sent, answered: seconds.  timing: the answer's Server-Timing."""
+
+    due: float
+    sent: float
+    answered: float
+    timing: bytes
+
+    @property
+    def latency(self) -> float:
+        """Milliseconds."""
+        return (self.answered - min(self.due, self.sent)) * 1e3
+
+    def stages(self) -> dict[str, float]:
+        """Milliseconds that this process was late by, that the server says it spent on what, and the rest."""
+        spans = [span.split(";dur=") for span in self.timing.decode().split(", ")]
+        server = {name: float(milliseconds) for name, milliseconds in spans}
+        total = server.pop("total")
+        late = max(self.sent - self.due, 0.0) * 1e3
+        return {"late": late, **server, "waking": total - sum(server.values()), "outside": self.latency - late - total}
+
+
 @dataclass(slots=True)
 class Seen:
-    """statuses: how often each came.  latencies: milliseconds of those with 200.  size: bytes of the last answer."""
+    """statuses: how often each came.  trips: of those with 200.  size: bytes of the last answer."""
 
     statuses: Counter[int] = field(default_factory=Counter)
-    latencies: list[float] = field(default_factory=list)
+    trips: list[Trip] = field(default_factory=list)
     size: int = 0
+    sent: int = 0
 
 
 class Connection(asyncio.Protocol):
@@ -51,6 +75,7 @@ class Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self.answered: asyncio.Future[int] | None = None
         self.size = 0
+        self.timing = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -61,6 +86,10 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         if self.answered is not None and not self.answered.done():
             self.answered.set_exception(error or ConnectionResetError("the server closed the connection"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"server-timing":
+            self.timing = value
 
     def on_body(self, body: bytes) -> None:
         self.size += len(body)
@@ -95,9 +124,8 @@ async def closed(plan: Plan, seen: Seen) -> float:
     until = started + plan.seconds
 
     async def client(connection: Connection) -> None:
-        while time.perf_counter() < until or len(seen.latencies) < plan.least:
-            begun = time.perf_counter()
-            await note(connection, next(source), begun, seen)
+        while time.perf_counter() < until or seen.sent < plan.least:
+            await note(connection, next(source), time.perf_counter(), seen)
 
     connections = [await connect(plan) for _ in range(plan.clients)]
     started = time.perf_counter()
@@ -113,45 +141,64 @@ async def opened(plan: Plan, seen: Seen) -> float:
     gaps = np.random.default_rng(0).exponential(1 / plan.rate, int(plan.rate * plan.seconds) + 1)
     running = set()
 
-    async def one() -> None:
+    async def one(due: float) -> None:
         connection = idle.popleft() if idle else await connect(plan)
-        await note(connection, next(source), time.perf_counter(), seen)
+        await note(connection, next(source), due, seen)
         idle.append(connection)
 
     started = time.perf_counter()
     for due in started + np.cumsum(gaps):
         if (wait := due - time.perf_counter()) > 0:
             await asyncio.sleep(wait)
-        task = asyncio.create_task(one())
+        task = asyncio.create_task(one(due))
         running.add(task)
         task.add_done_callback(running.discard)
     await asyncio.gather(*running)
     return time.perf_counter() - started
 
 
-async def note(connection: Connection, request: bytes, begun: float, seen: Seen) -> None:
+async def note(connection: Connection, request: bytes, due: float, seen: Seen) -> None:
+    seen.sent += 1
+    sent = time.perf_counter()
     status = await connection.ask(request)
     seen.statuses[status] += 1
     if status == 200:
-        seen.latencies.append((time.perf_counter() - begun) * 1e3)
+        seen.trips.append(Trip(due, sent, time.perf_counter(), connection.timing))
         seen.size = connection.size
 
 
 async def run(plan: Plan) -> dict[str, Any]:
     seen = Seen()
     seconds = await (closed if plan.rate is None else opened)(plan, seen)
-    middle, most = np.percentile(seen.latencies, [50, 99]).tolist() if seen.latencies else (None, None)
+    latencies = [trip.latency for trip in seen.trips]
+    middle, most = np.percentile(latencies, [50, 99]).tolist() if latencies else (None, None)
     return {
         "clients": plan.clients,
         "rate": plan.rate,
         "seconds": seconds,
-        "answers": len(seen.latencies),
+        "answers": len(latencies),
         "refused": {str(status): count for status, count in seen.statuses.items() if status != 200},
-        "per_second": len(seen.latencies) / seconds,
+        "per_second": len(latencies) / seconds,
         "median_ms": middle,
         "p99_ms": most,
         "bytes": seen.size,
+        "stages": where(seen.trips) if plan.rate is not None else {},
     }
+
+
+def where(trips: list[Trip]) -> dict[str, dict[str, float]]:
+    """Mean milliseconds by stage, of the middle fifth of the requests and of the slowest hundredth.
+
+    late: until it was sent.  tokenization, queue, inference: as the server says.  waking: what else passed between its
+    first and last look at the clock, waiting for its event loop mostly.  outside: sockets and both event loops.
+    """
+    told = sorted((trip for trip in trips if trip.timing), key=lambda trip: trip.latency)
+    parts = {"middle": told[int(0.4 * len(told)) : int(0.6 * len(told))], "slowest": told[int(0.99 * len(told)) :]}
+    return {name: means([trip.stages() for trip in part]) for name, part in parts.items() if part}
+
+
+def means(all_stages: list[dict[str, float]]) -> dict[str, float]:
+    return {stage: round(sum(one[stage] for one in all_stages) / len(all_stages), 2) for stage in all_stages[0]}
 
 
 def plan_as_json(plan: Plan) -> bytes:

@@ -7,11 +7,16 @@ of the same shape (random weights). Contestants:
 - bare: the same HTTP library with an application that reads the body and answers the same bytes, without an engine;
 - in process: the engine called from Python, as many requests at once as there are clients;
 - fastapi: sentence-transformers behind FastAPI, as people write it; infinity: infinity-emb, where --infinity names the
-  Python it is installed in (its dependencies do not go with the others).
+  Python it is installed in (its dependencies do not go with the others). With rerank200 these and the engine in process
+  meet few clients only, because no more of them make it faster and a turn would take minutes.
 
 At saturation a request should cost what the bare application and the engine take together, so the predicted rate is
 1 / (1 / bare + 1 / in process). At half of saturation requests arrive at random times. All servers run at once and
 idle but for the one whose turn it is; every second round is in reverse order. Stops by itself; the last line is JSON.
+
+Servers, engine and clients share all cores unless --server-cores and --client-cores part them. On two cores
+`--workloads single --clients 1 64 --rounds 1 --seconds 4` takes a minute. A turn of rerank200 sends a request for each
+client at least, of about a second each on two cores: some 6 minutes at 256 clients.
 """
 
 from __future__ import annotations
@@ -34,18 +39,21 @@ from typing import Any
 
 import click
 import httpx
+import made_up
 import numpy as np
+from cores import Cores, add_cores, busy_seconds, keep_to, starting_on
 from facts import machine
 from live import Live, serving
 from load import Plan, plan_as_json
 from models import folder_of, reranker_folder
-from quiet import QUIET, others_seconds
+from quiet import QUIET
 from workloads import SPECIAL, drawn, vocabulary_words
 
 from onepass import Encoder
 
 CLIENTS = (1, 16, 64, 256)
 PEER_CLIENTS = {"single": 64, "rerank200": 2}
+ENGINE_CLIENTS = {"single": 256, "rerank200": 16}  # at most
 QUERY_WORDS = 8
 DOCUMENTS = 200
 START_SECONDS = 180
@@ -57,6 +65,8 @@ class Work:
     """bodies: by dialect, of the same requests.  ask: the same of an encoder in this process, by number."""
 
     name: str
+    model: str
+    folder: Path
     path: dict[str, str]
     bodies: dict[str, list[str]]
     ask: Callable[[Encoder, int], Awaitable[Any]]
@@ -86,9 +96,10 @@ class Measured:
 
 def main() -> None:
     arguments = parsed()
-    works = {"single": singles(), "rerank200": reranks()}
-    results = {name: bench(works[name], arguments) for name in arguments.workloads}
-    click.echo(json.dumps({"benchmark": "server", "machine": machine(os.cpu_count() or 1), **results}))
+    keep_to(arguments.server_cores)
+    made = {"single": singles, "rerank200": reranks}
+    results = {name: bench(made[name](arguments.random), arguments) for name in arguments.workloads}
+    click.echo(json.dumps({"benchmark": "server", "machine": machine(len(arguments.server_cores)), **results}))
 
 
 def parsed() -> argparse.Namespace:
@@ -97,17 +108,23 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--clients", nargs="+", type=int, default=list(CLIENTS))
     parser.add_argument("--seconds", type=float, default=8, help="of each turn")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--no-peers", action="store_true", help="only onepass and what it is made of")
     parser.add_argument("--infinity", type=Path, help="the python of an environment that has infinity-emb")
+    parser.add_argument("--random", action="store_true", help="random weights and a made-up vocabulary")
+    add_cores(parser)
     return parser.parse_args()
 
 
-def singles() -> Work:
+def singles(made_up_model: bool) -> Work:
     """Texts of 12 tokens."""
-    words, random = vocabulary_words(folder_of("minilm-l6")), np.random.default_rng(1)
+    folder = made_up.embedder() if made_up_model else folder_of("minilm-l6")
+    words, random = vocabulary_words(folder), np.random.default_rng(1)
     texts = [" ".join(random.choice(words, 12 - SPECIAL)) for _ in range(512)]
-    model = "all-MiniLM-L6-v2"
+    model = folder.name if made_up_model else "all-MiniLM-L6-v2"
     return Work(
         "single",
+        model,
+        folder,
         {"onepass": "/v1/embeddings", "fastapi": "/embed", "infinity": "/embeddings"},
         {
             "onepass": [json.dumps({"input": text, "model": model, "encoding_format": "base64"}) for text in texts],
@@ -118,9 +135,10 @@ def singles() -> Work:
     )
 
 
-def reranks() -> Work:
+def reranks(made_up_model: bool) -> Work:
     """A query of 8 words and 200 documents, so that the pairs have the lengths of the workload rerank200."""
-    words, random = vocabulary_words(folder_of("minilm-l6")), np.random.default_rng(2)
+    folder = made_up.reranker() if made_up_model else reranker_folder()
+    words, random = vocabulary_words(folder), np.random.default_rng(2)
     query = " ".join(random.choice(words, QUERY_WORDS))
     around = QUERY_WORDS + SPECIAL + 1
     sizes = [max(size - around, 2) for size in drawn(DOCUMENTS, median=90)]
@@ -128,6 +146,8 @@ def reranks() -> Work:
     body = {"query": query, "documents": documents, "model": "reranker"}
     return Work(
         "rerank200",
+        "reranker",
+        folder,
         {"onepass": "/v1/rerank", "fastapi": "/rerank", "infinity": "/rerank"},
         {
             "onepass": [json.dumps(body | {"return_documents": False})],
@@ -139,23 +159,24 @@ def reranks() -> Work:
 
 
 def bench(work: Work, arguments: argparse.Namespace) -> dict[str, Any]:
-    folder = folder_of("minilm-l6") if work.name == "single" else reranker_folder()
-    name = "all-MiniLM-L6-v2" if work.name == "single" else "reranker"
     found: dict[tuple[str, int], Measured] = {}
     with contextlib.ExitStack() as stack:
-        live = stack.enter_context(serving("--queue-tokens", "67108864", model=f"{name}={folder}"))
+        live = stack.enter_context(serving("--queue-tokens", "67108864", model=f"{work.model}={work.folder}"))
         recorded = post(live.address + work.path["onepass"], work.bodies["onepass"][0].encode())
         urls = {
             "onepass": live.address + work.path["onepass"],
             "bare": stack.enter_context(bare(work.path["onepass"], recorded.content)),
         }
-        for peer, command in peers(folder, name, arguments.infinity).items():
+        for peer, command in {} if arguments.no_peers else peers(work, arguments.infinity).items():
             urls[peer] = stack.enter_context(started(peer, command, work))
-        encoder = stack.enter_context(Encoder(folder))
+        encoder = stack.enter_context(Encoder(work.folder))
         turns = plans(work, urls, arguments)
         for number in range(arguments.rounds):
             for contestant, plan in turns if number % 2 == 0 else turns[::-1]:
-                one = in_process(work, encoder, plan) if contestant == "in process" else loaded(plan)
+                if contestant == "in process":
+                    one = in_process(work, encoder, plan)
+                else:
+                    one = loaded(plan, arguments.client_cores)
                 found.setdefault((contestant, plan.clients), Measured()).turns.append(one)
                 say(work, contestant, plan, one)
         return summary(work, found, live, urls["onepass"], arguments)
@@ -167,9 +188,9 @@ def plans(work: Work, urls: dict[str, str], arguments: argparse.Namespace) -> li
         peer = contestant not in ("onepass", "bare", "in process")
         bodies = work.bodies[contestant if peer else "onepass"]
         for clients in [PEER_CLIENTS[work.name]] if peer else arguments.clients:
-            # with many clients one round of answers takes longer than a turn
-            least = clients if work.name == "rerank200" and contestant != "bare" else 1
-            found.append((contestant, Plan(url, bodies, clients, arguments.seconds, least)))
+            if contestant == "in process" and clients > ENGINE_CLIENTS[work.name]:
+                continue
+            found.append((contestant, Plan(url, bodies, clients, arguments.seconds, least=clients)))
     return found
 
 
@@ -183,7 +204,7 @@ def summary(
     together = 1 / (1 / best("bare") + 1 / best("in process"))
     seconds = max(3 * arguments.seconds, 60 / saturated if work.name == "rerank200" else 0)
     before = lag(live)
-    half = loaded(Plan(url, work.bodies["onepass"], 16, seconds, rate=saturated / 2))
+    half = loaded(Plan(url, work.bodies["onepass"], 16, seconds, rate=saturated / 2), arguments.client_cores)
     facts = {
         "contestants": [
             {"contestant": name, "clients": clients, **one.facts()} for (name, clients), one in found.items()
@@ -196,6 +217,7 @@ def summary(
             "p99_ms": round(half["p99_ms"], 2),
             "p99_over_median": round(half["p99_ms"] / half["median_ms"], 2),
             "answers": half["answers"],
+            "stages_ms": half["stages"],
             "others": round(half["others"], 3),
             "loop_lag_ms": lag_between(before, lag(live)),
         },
@@ -216,12 +238,16 @@ def say(work: Work, contestant: str, plan: Plan, one: dict[str, Any]) -> None:
     )
 
 
-def loaded(plan: Plan) -> dict[str, Any]:
+def loaded(plan: Plan, cores: Cores) -> dict[str, Any]:
     """One turn of clients in another process. others: share of the machine used by neither them nor the server."""
     command = [sys.executable, str(HERE / "load.py")]
-    outside, begun = strangers_seconds(), time.perf_counter()
-    result = subprocess.run(command, input=plan_as_json(plan), stdout=subprocess.PIPE, check=True)
-    return json.loads(result.stdout) | {"others": share(strangers_seconds() - outside, begun)}
+    outside, begun = strangers_seconds(cores), time.perf_counter()
+    with starting_on(cores):
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    result, _ = process.communicate(plan_as_json(plan))
+    if process.returncode:
+        sys.exit(f"the clients ended with {process.returncode}")
+    return json.loads(result) | {"others": share(strangers_seconds(cores) - outside, begun, cores)}
 
 
 def in_process(work: Work, encoder: Encoder, plan: Plan) -> dict[str, Any]:
@@ -229,7 +255,7 @@ def in_process(work: Work, encoder: Encoder, plan: Plan) -> dict[str, Any]:
 
     async def client(until: float, first: int) -> None:
         number = first
-        while time.perf_counter() < until or len(latencies) < plan.least:
+        while time.perf_counter() < until or number < plan.least:
             begun = time.perf_counter()
             await work.ask(encoder, number)
             latencies.append((time.perf_counter() - begun) * 1e3)
@@ -239,7 +265,8 @@ def in_process(work: Work, encoder: Encoder, plan: Plan) -> dict[str, Any]:
         until = time.perf_counter() + plan.seconds
         await asyncio.gather(*(client(until, number) for number in range(plan.clients)))
 
-    outside, begun = strangers_seconds(), time.perf_counter()
+    cores: Cores = frozenset()
+    outside, begun = strangers_seconds(cores), time.perf_counter()
     asyncio.run(all_clients())
     middle, most = np.percentile(latencies, [50, 99]).tolist()
     return {
@@ -247,18 +274,26 @@ def in_process(work: Work, encoder: Encoder, plan: Plan) -> dict[str, Any]:
         "median_ms": middle,
         "p99_ms": most,
         "refused": {},
-        "others": share(strangers_seconds() - outside, begun),
+        "others": share(strangers_seconds(cores) - outside, begun, cores),
     }
 
 
-def share(seconds: float, begun: float) -> float:
-    return max(0.0, seconds) / ((time.perf_counter() - begun) * (os.cpu_count() or 1))
+def share(seconds: float, begun: float, cores: Cores) -> float:
+    """Of what the cores of servers and clients could have done since."""
+    return max(0.0, seconds) / ((time.perf_counter() - begun) * len(used(cores)))
 
 
-def strangers_seconds() -> float:
-    """Processor seconds of everything but this process and its children."""
+def strangers_seconds(cores: Cores) -> float:
+    """Processor seconds, on the cores of servers and clients, of everything but this process and its children."""
     children = {pid for pid, parent in parents() if parent == os.getpid()}
-    return others_seconds() - sum(map(processor_seconds, children)) - finished_children()
+    mine = os.times()
+    own = mine.user + mine.system + mine.children_user + mine.children_system
+    return busy_seconds(used(cores)) - own - sum(map(processor_seconds, children))
+
+
+def used(cores: Cores) -> Cores:
+    """Those of clients, and those that this process and its servers are kept to."""
+    return cores | frozenset(os.sched_getaffinity(0))
 
 
 def parents() -> Iterator[tuple[int, int]]:
@@ -273,11 +308,6 @@ def processor_seconds(pid: int) -> float:
     except OSError:
         return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def finished_children() -> float:
-    times = os.times()
-    return times.children_user + times.children_system
 
 
 BARE = """
@@ -335,14 +365,14 @@ uvicorn.run(app, port=int(sys.argv[3]), log_level="warning", access_log=False)
 """
 
 
-def peers(folder: Path, name: str, infinity: Path | None) -> dict[str, Callable[[int], list[str]]]:
+def peers(work: Work, infinity: Path | None) -> dict[str, Callable[[int], list[str]]]:
     """By name, the command that serves the folder on a port."""
     found: dict[str, Callable[[int], list[str]]] = {}
     if importlib.util.find_spec("fastapi"):
-        found["fastapi"] = lambda port: [sys.executable, "-c", FASTAPI, str(folder), name, str(port)]
+        found["fastapi"] = lambda port: [sys.executable, "-c", FASTAPI, str(work.folder), work.model, str(port)]
     if infinity is not None:
-        options = ["--device", "cpu", "--no-bettertransformer", "--served-model-name", name]
-        command = [str(infinity.with_name("infinity_emb")), "v2", "--model-id", str(folder), *options]
+        options = ["--device", "cpu", "--no-bettertransformer", "--served-model-name", work.model]
+        command = [str(infinity.with_name("infinity_emb")), "v2", "--model-id", str(work.folder), *options]
         found["infinity"] = lambda port: [*command, "--port", str(port)]
     return found
 
