@@ -33,13 +33,21 @@ class PositionTables:
         name = _bias_name(self._spec, layer)
         return -1 if name is None else self._names.index(name)
 
-    def of(self, batch: PackedBatch) -> tuple[list[Rotary], list[Floats]]:
-        """What a batch needs: rotary tables, and biases [heads, 2 reach + 1] of at least its longest row's reach."""
+    @property
+    def by_length(self) -> bool:
+        """Whether a row's rotary table depends on the row's own length."""
+        return any(table.by_length for table in self._rotary)
+
+    def of(self, batch: PackedBatch, longest: int = 1) -> tuple[list[Rotary], list[Floats]]:
+        """What a batch needs: rotary tables, and biases [heads, 2 reach + 1] of at least its longest row's reach.
+
+        longest: tokens that the tables cover, too.
+        """
         if not self._rotary and not self._biases:
             return [], []
         lengths = np.maximum(np.diff(batch.offsets), 1)
-        reach = int(lengths.max(initial=1)) - 1
-        return [table.of(lengths) for table in self._rotary], [bias.of(reach) for bias in self._biases]
+        longest = int(lengths.max(initial=longest))
+        return [table.of(lengths, longest) for table in self._rotary], [bias.of(longest - 1) for bias in self._biases]
 
 
 def _bias_name(spec: EncoderSpec, layer: LayerSpec) -> str | int | None:
@@ -78,15 +86,15 @@ class _Bias:
 class _RotaryTable:
     def __init__(self, rope: RopeSpec) -> None:
         self._rope = rope
-        self._by_length = rope.scaling in ("dynamic", "longrope")
+        self.by_length = rope.scaling in ("dynamic", "longrope")
         self._longest = rotary(rope, 1)
 
-    def of(self, lengths: Ints) -> Rotary:
-        if self._by_length:
+    def of(self, lengths: Ints, longest: int) -> Rotary:
+        if self.by_length:
             return self._of_lengths(lengths)
         held = self._longest  # another thread may replace it
-        if len(held[0]) < lengths.max(initial=1):
-            self._longest = held = rotary(self._rope, _rounded_up(int(lengths.max())))
+        if len(held[0]) < longest:
+            self._longest = held = rotary(self._rope, _rounded_up(longest))
         return *held, np.zeros(len(lengths), np.int32)
 
     def _of_lengths(self, lengths: Ints) -> Rotary:

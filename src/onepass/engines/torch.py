@@ -7,7 +7,6 @@ is read from it.
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,8 @@ from torch import Tensor
 from onepass.engines.batch import Floats, Ints, Output, PackedBatch, Read, check_similarity
 from onepass.engines.position_tables import PositionTables, Rotary
 from onepass.engines.refuse import meaningless, not_run, refuse
-from onepass.engines.torch_batch import Layout, Upload, as_tensor, check_batch, download
+from onepass.engines.torch_batch import Download, Layout, Upload, as_tensor, check_batch
+from onepass.engines.torch_graphs import Graphs
 from onepass.engines.torch_heads import Heads, similarity
 from onepass.engines.torch_memory import halves, merged, reads_of, rows_of
 from onepass.engines.torch_reads import plan
@@ -77,7 +77,15 @@ class Torch:
             self._heads = Heads(heads, tensors)
         self._weight_bytes = tensors.bytes
         self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
-        self._lock = threading.Lock()
+        if self._stream is not None:
+            torch.cuda.synchronize(self.device)  # the weights came on another stream
+        self._graphs = self._make_graphs()
+
+    def _make_graphs(self) -> Graphs | None:
+        """Where all that the trunk reads is on a CUDA device and the same for all batches."""
+        if self._stream is None or not self._trunk.on_device or self._tables.by_length:
+            return None
+        return Graphs(self._trunk.run, self._spec.width, self.device)
 
     def info(self) -> Mapping[str, Any]:
         facts: dict[str, Any] = {
@@ -90,6 +98,7 @@ class Torch:
         }
         if self.device.type == "cuda":
             facts["gpu"] = torch.cuda.get_device_name(self.device)
+            facts["graphs"] = 0 if self._graphs is None else len(self._graphs)
         return facts
 
     def run(self, batch: PackedBatch, reads: Sequence[Read], cores: int = 1) -> list[Output]:
@@ -123,18 +132,24 @@ class Torch:
             torch.cuda.empty_cache()
 
     def _computed(self, batch: PackedBatch, reads: Sequence[Read]) -> list[Output]:
+        bucket = None if self._graphs is None else self._graphs.bucket(batch)
         upload = Upload()
-        rotaries, biases = self._tables.of(batch)
-        layout = Layout(self._spec, batch, [starts for _, _, starts in rotaries], upload, None)
+        rotaries, biases = self._tables.of(batch, 1 if bucket is None else bucket.longest)
+        layout = Layout(self._spec, batch, [starts for _, _, starts in rotaries], upload, bucket)
         plans = [plan(self._heads.specs[read.head], read, batch, upload) for read in reads]
         for one in plans:
             self._heads.check(one)
         with torch.inference_mode(), self._on_stream():
-            sent = upload.send(self.device)
-            rows = layout.rows(sent, *self._tables_on_device(rotaries, biases))
-            states = self._trunk.run(rows)
-            finished = [self._heads.run(one, states, sent) for one in plans]
-            landed = iter(download([tensor for tensors, _ in finished for tensor in tensors]))
+            tables = self._tables_on_device(rotaries, biases)
+            with contextlib.nullcontext() if self._graphs is None or bucket is None else self._graphs.lock:
+                sent = upload.send(self.device)
+                if self._graphs is None or bucket is None:
+                    states = self._trunk.run(layout.rows(sent, *tables))
+                else:
+                    states = self._graphs.states(bucket, sent[layout.whole], lambda held: layout.rows(held, *tables))
+                finished = [self._heads.run(one, states[: batch.tokens], sent) for one in plans]
+                download = Download([tensor for tensors, _ in finished for tensor in tensors], patient=bucket is None)
+            landed = iter(download.arrays())
         return [output([next(landed) for _ in tensors]) for tensors, output in finished]
 
     def max_similarity(self, query: Floats, documents: Floats, offsets: Ints, cores: int = 1) -> Floats:
@@ -142,7 +157,7 @@ class Torch:
         check_similarity(query, documents, offsets)
         with torch.inference_mode(), self._on_stream():
             ours, theirs = (as_tensor(x).to(self.device) for x in (query, documents))
-            (scores,) = download([similarity(ours, theirs, offsets)])
+            (scores,) = Download([similarity(ours, theirs, offsets)]).arrays()
         return scores
 
     def _on_stream(self) -> contextlib.AbstractContextManager[object]:

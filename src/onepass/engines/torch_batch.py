@@ -44,25 +44,36 @@ def as_tensor(array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 
 
-def download(tensors: Sequence[Tensor]) -> list[NDArray[Any]]:
-    """float32 and int32 tensors as arrays, in one copy into pinned memory where they are on a GPU; waits for it."""
-    if not tensors or tensors[0].device.type == "cpu":
-        return [tensor.numpy() for tensor in tensors]
-    bits = [tensor.contiguous().view(torch.int32).reshape(-1) for tensor in tensors]
-    flat = bits[0] if len(bits) == 1 else torch.cat(bits)
-    pinned = flat.device.type == "cuda"
-    landed = torch.empty(flat.shape, dtype=torch.int32, pin_memory=pinned)
-    landed.copy_(flat, non_blocking=pinned)
-    if pinned:
-        done = torch.cuda.Event()
-        done.record()
-        done.synchronize()
-    arrays, begin = [], 0
-    for tensor in tensors:
-        part = landed[begin : begin + tensor.numel()]
-        arrays.append(part.view(tensor.dtype).reshape(tensor.shape).numpy())
-        begin += tensor.numel()
-    return arrays
+class Download:
+    """float32 and int32 tensors on their way to the host, in one copy into pinned memory where they are on a GPU.
+
+    patient: whether the waiting thread sleeps, which frees its core, and wakes some microseconds late.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], patient: bool = True) -> None:
+        self._tensors = tensors
+        self._done: torch.cuda.Event | None = None
+        if not tensors or tensors[0].device.type == "cpu":
+            return
+        bits = [tensor.contiguous().view(torch.int32).reshape(-1) for tensor in tensors]
+        flat = bits[0] if len(bits) == 1 else torch.cat(bits)
+        cuda = flat.device.type == "cuda"
+        landed = torch.empty(flat.shape, dtype=torch.int32, pin_memory=cuda)
+        landed.copy_(flat, non_blocking=cuda)
+        if cuda:
+            self._done = torch.cuda.Event(blocking=patient)
+            self._done.record()
+        sizes = [tensor.numel() for tensor in tensors]
+        self._tensors = [
+            part.view(tensor.dtype).reshape(tensor.shape)
+            for part, tensor in zip(landed.split(sizes), tensors, strict=True)
+        ]
+
+    def arrays(self) -> list[NDArray[Any]]:
+        """Waits until they are there."""
+        if self._done is not None:
+            self._done.synchronize()
+        return [tensor.numpy() for tensor in self._tensors]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +148,7 @@ class Layout:
     ) -> None:
         lengths = np.diff(batch.offsets)
         self.batch = batch
+        self.bucket = bucket
         self.longest = int(lengths.max()) if bucket is None else bucket.longest
         self.all_visible = bool((batch.visible == lengths).all())
         tokens, rows = (batch.tokens, batch.rows) if bucket is None else (bucket.tokens, bucket.rows)
@@ -177,7 +189,7 @@ class Layout:
             self.all_visible,
             tables,
             biases,
-            self.batch,
+            self.batch if self.bucket is None else None,
         )
 
 
