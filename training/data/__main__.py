@@ -21,7 +21,6 @@ PARTED: list[Callable[[Path, data.Split], Iterable[Any]]] = [
     data.toxicity,
     data.entities,
     data.nli,
-    data.topics,
     data.answers,
 ]
 

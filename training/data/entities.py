@@ -36,8 +36,8 @@ PRONOUNS_OF_CONTRACTS = {"borrower", "lender", "property"}
 
 
 def entities(folder: Path, split: Split) -> Iterator[Tagged]:
-    """Sentences with their names. Of wikigold a quarter of the documents is held out, of crossner and btc a tenth of the
-    sentences of all parts, of wnut17 and sec-filings the official test parts, and of presidio a tenth of the templates
+    """Sentences with their names. Held out are, of wikigold, a quarter of the documents; of crossner and btc a tenth of
+    the sentences of all parts; of wnut17 and sec-filings the official test parts; of presidio a tenth of the templates
     its sentences were made from."""
     folder = folder / "ner"
     yield from _wikigold(folder / "wikigold" / "wikigold.conll", split)

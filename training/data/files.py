@@ -5,7 +5,7 @@ import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 
 def read_text(path: Path) -> str:
@@ -26,7 +26,7 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def read_table(path: Path, delimiter: str = ",", header: bool = True, quoted: bool = True) -> list[list[str]]:
     """The rows of a table, without its header row if it has one."""
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     text = read_text(path).replace("\r\n", "\n").replace("\0", "")
     rows = [row for row in csv.reader(text.splitlines(keepends=True), delimiter=delimiter, quoting=quoting) if row]
     return rows[1:] if header else rows

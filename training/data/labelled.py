@@ -9,11 +9,10 @@ from ast import literal_eval
 from collections.abc import Iterator
 from json import loads
 from pathlib import Path
-from random import Random
 from typing import NamedTuple
 
 from training.data.files import read_lines, read_table, read_text
-from training.data.splits import Split, held_out, split_of
+from training.data.splits import Split, split_of
 
 NEGATIVE, NEUTRAL, POSITIVE = 0, 1, 2
 ENTAILMENT, UNDECIDED, CONTRADICTION = 0, 1, 2
@@ -222,23 +221,3 @@ def nli(folder: Path, split: Split) -> Iterator[Entailed]:
             ):
                 if label in labels:
                     yield Entailed(premise.strip(), hypothesis.strip(), labels[label], source, split)
-
-
-TOPIC = "This text is about {}."
-
-
-def topics(folder: Path, split: Split) -> Iterator[Entailed]:
-    """Labels of one's own as entailment: an utterance or a page entails "This text is about" its intent or its source,
-    and contradicts that of another. Of clinc150 a third of the intents is held out with all its utterances, so that
-    held-out labels are new ones; banking77 is never seen."""
-    for name in ("clinc150", "hwu64", "snips"):
-        rows = intents(folder, name)
-        labels = sorted({row.label for row in rows})
-        held = {label for label in labels if name == "clinc150" and held_out(f"intent {label}", 0.33)}
-        offered = [label for label in labels if (label in held) == (split == "held")]
-        kept = [row for row in rows if row.split == split and row.label in offered]
-        for row in kept:
-            rng = Random(row.text)
-            other = rng.choice([label for label in offered if label != row.label])
-            yield Entailed(row.text, TOPIC.format(row.label), ENTAILMENT, name, split)
-            yield Entailed(row.text, TOPIC.format(other), CONTRADICTION, name, split)

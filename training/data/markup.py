@@ -24,6 +24,10 @@ _INLINE = [
     (re.compile(r"\\$"), ""),
 ]
 _MARKER = re.compile(r"^\s*(?:>\s?)*(?:[-*+]|\d+[.)])\s+|^\s*(?:>\s?)+")
+_TITLE = re.compile(r"#{1,6}\s+(.*?)[\s#]*$")
+_RULE = re.compile(r"[-=*_ ]*")  # or nothing at all
+_NOT_TEXT = re.compile(r"^\||\|\s*:?--|^\[.*\]: ")  # rows of tables, targets of links
+_BREAK = re.compile(r"(?:\\|<br\s*/?>)$")
 _BLANKS = re.compile(r"\s+")
 _WORD = re.compile(r"[^\W\d_]{2,}")
 
@@ -38,35 +42,31 @@ def plain(markdown: str) -> str:
 def markdown_blocks(text: str) -> Iterator[Block]:
     """Paragraphs and items of lists of a page in Markdown."""
     text = _FENCE.sub("\n", _COMMENT.sub("", text.replace("\r\n", "\n")))
-    heading, lines, in_list = "", [], False
+    heading, in_list = "", False
+    lines: list[str] = []
+    for line in [*text.split("\n"), ""]:
+        bare, marker = line.strip(), _MARKER.match(line)
+        title = _TITLE.match(bare)
+        if lines and (title or marker or _RULE.fullmatch(bare)):
+            yield from _paragraph(heading, lines)
+            lines = []
+        if title:
+            heading, in_list = plain(title[1]), False
+        elif not _RULE.fullmatch(bare) and not _NOT_TEXT.search(bare):
+            if not lines:
+                if not marker and not in_list and line.startswith(("    ", "\t")):
+                    continue  # code by indentation
+                in_list = (line.startswith((" ", "\t")) and in_list) or bool(marker and not bare.startswith(">"))
+            lines.append(line[marker.end() :] if marker else line)
+            if _BREAK.search(bare):
+                yield from _paragraph(heading, lines)
+                lines = []
 
-    def paragraph() -> Iterator[Block]:
-        found = plain(" ".join(lines))
-        lines.clear()
-        if _WORD.search(found):
-            yield Block(heading, found)
 
-    for line in text.split("\n"):
-        bare = line.strip()
-        if match := re.match(r"#{1,6}\s+(.*?)[\s#]*$", bare):
-            yield from paragraph()
-            heading, in_list = plain(match[1]), False
-        elif not bare or set(bare) <= set("-=*_ "):
-            yield from paragraph()
-        elif bare.startswith("|") or re.search(r"\|\s*:?--", bare) or (bare.startswith("[") and "]: " in bare):
-            continue  # a table's row, a link's target
-        elif not lines and not in_list and re.match(r" {4}|\t", line) and not _MARKER.match(line):
-            continue  # code by indentation
-        else:
-            if _MARKER.match(line):
-                yield from paragraph()
-                in_list = bool(re.match(r"\s*(?:[-*+]|\d+[.)])\s", line))
-            elif not line.startswith((" ", "\t")) and not lines:
-                in_list = False
-            lines.append(_MARKER.sub("", line))
-            if re.search(r"(?:\\|<br\s*/?>)$", bare):
-                yield from paragraph()
-    yield from paragraph()
+def _paragraph(heading: str, lines: list[str]) -> Iterator[Block]:
+    found = plain(" ".join(lines))
+    if _WORD.search(found):
+        yield Block(heading, found)
 
 
 _ROLE = re.compile(r":(\w+):`([^`<]*?)(?:\s*<[^`]*>)?`")
@@ -91,34 +91,32 @@ def plain_rst(text: str) -> str:
 def rst_blocks(text: str) -> Iterator[Block]:
     """Paragraphs and items of lists of a page in reStructuredText."""
     heading, skip_deeper_than = "", -1
-    previous = ""
     for chunk in re.split(r"\n[ \t]*\n", text.replace("\r\n", "\n")):
         lines = chunk.strip("\n").split("\n")
         indent = len(lines[0]) - len(lines[0].lstrip())
         if 0 <= skip_deeper_than < indent:
             continue  # what belongs to a directive, or code behind "::"
-        skip_deeper_than = -1
         lines = [line.strip() for line in lines]
-        if len(lines) > 2 and _underline(lines[0]) and _underline(lines[2]):
-            lines = lines[1:]
-        if len(lines) > 1 and _underline(lines[1]):
-            heading, lines = plain_rst(lines[0]), lines[2:]
-        if not lines or not lines[0]:
+        title, lines = _titled(lines)
+        heading = title or heading
+        skip_deeper_than = indent if lines and (lines[-1].endswith("::") or _DIRECTIVE.match(lines[0])) else -1
+        if not lines or _DIRECTIVE.match(lines[0]) or _NOT_RST_TEXT.match(lines[0]):
             continue
-        if lines[0].startswith((".. ", "__ ")) or lines[0] == "..":
-            skip_deeper_than = indent
-            continue
-        if re.match(r"[=+-]{3,}", lines[0]) or lines[0].startswith((">>>", "|", "$ ")):
-            continue  # tables, sessions
-        if lines[-1].endswith("::"):
-            skip_deeper_than = indent
-        elif indent >= 4 and previous.endswith("::"):
-            continue
-        previous = lines[-1]
         for item in _items(lines):
             found = plain_rst(item)
             if _WORD.search(found):
                 yield Block(heading, found)
+
+
+_DIRECTIVE = re.compile(r"\.\.(?: |$)|__ ")
+_NOT_RST_TEXT = re.compile(r"$|[=+-]{3,}|>>>|\||\$ ")  # nothing, tables, sessions
+
+
+def _titled(lines: list[str]) -> tuple[str, list[str]]:
+    """The title that a chunk begins with, underlined and perhaps overlined, and its other lines."""
+    if len(lines) > 2 and _underline(lines[0]) and _underline(lines[2]):
+        lines = lines[1:]
+    return (plain_rst(lines[0]), lines[2:]) if len(lines) > 1 and _underline(lines[1]) else ("", lines)
 
 
 def _underline(line: str) -> bool:

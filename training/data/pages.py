@@ -37,7 +37,8 @@ class Page(NamedTuple):
 # Sections that say the same on many pages, or point elsewhere.
 _EMPTY_SECTIONS = re.compile(
     r"(?i)(see also|related (links|articles|topics)|requirements?|copyright.*|references|in this section|syntax|inputs"
-    r"|commonparameters|notes|footnotes|acknowledge?ments?|abstract from|changelog|outputs|parameters|-whatif|-confirm)$"
+    r"|commonparameters|notes|footnotes|acknowledge?ments?|abstract from|changelog|outputs|parameters|-whatif"
+    r"|-confirm)$"
 )
 _BOILERPLATE = re.compile(
     r"(?i)(the microsoft foundation classes \(mfc\) library continues|copyright and related rights waived|this document"

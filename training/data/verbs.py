@@ -1,18 +1,20 @@
 """Common verbs by their past tense, for questions with "did"."""
 
 _REGULAR = """
-abandon accept achieve acquire adapt add adopt air allow announce appear apply appoint arrive attach attack attempt attend
-award base believe call capture carry cause cease change claim collaborate compete complete compose conclude construct
-consist contain continue contribute convert cover create damage debut decide declare decline defeat define deliver design
-destroy develop die direct discontinue discover dismiss divide earn edit elect eliminate emigrate employ encourage end
-enjoy enter escape establish execute exist expand express extend face fail feature fill finish fire fix follow force form
-found gain graduate handle happen help hire host identify improve include increase influence inherit inspire introduce
-invade invent invite issue join kill land last launch like live locate look maintain manage marry mention merge move name
-need obtain occupy offer open operate oppose organize originate participate pass peak perform persuade pick place play
-portray practice premiere present produce promote propose provide publish purchase push raise reach receive record reduce
-refuse reject release remain remove rename replace report represent request require resign retain retire return reveal
-rule score select serve share sign sink specialize star start state stay study succeed suffer suggest support surrender
-survive terminate tour train transform travel treat try turn use visit want work
+abandon accept achieve acquire adapt add adopt air allow announce appear apply appoint arrive attach attack
+attempt attend award base believe call capture carry cause cease change claim collaborate compete complete
+compose conclude construct consist contain continue contribute convert cover create damage debut decide
+declare decline defeat define deliver design destroy develop die direct discontinue discover dismiss divide
+earn edit elect eliminate emigrate employ encourage end enjoy enter escape establish execute exist expand
+express extend face fail feature fill finish fire fix follow force form found gain graduate handle happen help
+hire host identify improve include increase influence inherit inspire introduce invade invent invite issue
+join kill land last launch like live locate look maintain manage marry mention merge move name need obtain
+occupy offer open operate oppose organize originate participate pass peak perform persuade pick place play
+portray practice premiere present produce promote propose provide publish purchase push raise reach receive
+record reduce refuse reject release remain remove rename replace report represent request require resign
+retain retire return reveal rule score select serve share sign sink specialize star start state stay study
+succeed suffer suggest support surrender survive terminate tour train transform travel treat try turn use
+visit want work
 cancel control drop occur permit plan prefer refer stop transfer
 """
 _IRREGULAR = """

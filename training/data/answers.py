@@ -94,8 +94,8 @@ _DOES = re.compile(
 
 
 def _of_names(folder: Path, split: Split) -> Iterator[Made]:
-    """ "Kitt was elected." -> Who was elected? "She was born in Galway." -> Where was she born? Else the clause around a
-    name with the question word in front. Sentences of one set stand beside each other as context."""
+    """ "Kitt was elected." -> Who was elected? "She was born in Galway." -> Where was she born? Else the clause around
+    a name with the question word in front. Sentences of one set stand beside each other as context."""
     found = [one for one in entities(folder, split) if one.source in ("wikigold", "crossner") and len(one.tokens) > 6]
     texts = [spans_of(one)[0] for one in found]
     for number, one in enumerate(found):
@@ -135,10 +135,8 @@ def _noun(kind: str) -> str:
 
 # Sentences with a date, a number or a reason
 
-_WHEN = (
-    r"(?:(?:January|February|March|April|May|June|July|August|September|October|November|December)(?: \d{1,2},?)? )?"
-)
-_DATE = rf"(?:\d{{1,2}} )?{_WHEN}(?:1[0-9]|20)\d\d"
+_MONTH = "(?:January|February|March|April|May|June|July|August|September|October|November|December)"
+_DATE = rf"(?:\d{{1,2}} )?(?:{_MONTH}(?: \d{{1,2}},?)? )?(?:1[0-9]|20)\d\d"
 _PASSIVE = re.compile(
     rf"^(?P<subject>[^,;]{{2,60}}?) (?P<be>was|were) (?P<rest>[^,;]{{3,80}}?) (?:in|on|by) (?P<date>{_DATE})\b"
 )
@@ -210,7 +208,7 @@ def _of_definitions(folder: Path, split: Split) -> Iterator[Made]:
             texts = [block.text for block in page.blocks if 40 < len(block.text) < 700]
             rng = Random(page.title)
             for number, text in enumerate(texts[:12]):
-                if (asked := _definition(text)) or (asked := number == 0 and _purpose(page.title, text)):
+                if asked := _definition(text) or (_purpose(page.title, text) if number == 0 else None):
                     near = texts[max(0, number - 2) : number] + texts[number + 1 : number + 3]
                     yield asked[0], _among(text, near, rng), asked[1]
     premises = [one.premise for one in nli(folder, split) if one.source == "conjnli" and len(one.premise) < 500]
@@ -250,12 +248,14 @@ def _purpose(title: str, text: str) -> tuple[str, str] | None:
 
 # Medicine
 
+_GENES = r"(?:[Mm]utations|changes) in (?:the )?([A-Z][A-Z0-9]{2,}(?:,? (?:and|or) [A-Z0-9]{3,})?) gene"
+_OFTEN = r"((?:about |approximately |an estimated )?(?:1 in [\d,]+|[\d,]+ (?:people|cases|individuals|families)))"
 _MEDICAL = {
-    "inheritance": re.compile(r"\b(?:an? )?(?:autosomal (?:dominant|recessive)|X-linked(?: dominant| recessive)?|mitochondrial)"),
-    "genetic changes": re.compile(r"\b(?:[Mm]utations|changes) in (?:the )?([A-Z][A-Z0-9]{2,}(?:,? (?:and|or) [A-Z0-9]{3,})?) gene"),
+    "inheritance": re.compile(r"\b((?:autosomal|X-linked) (?:dominant|recessive)|X-linked|mitochondrial)"),
+    "genetic changes": re.compile(rf"\b{_GENES}"),
     "causes": re.compile(r"\b(?:is|are) (?:usually |often |most often )?caused by ([^.;]{5,150})"),
-    "frequency": re.compile(r"\b((?:about |approximately |an estimated )?(?:1 in [\d,]+|[\d,]+ (?:people|cases|individuals|families)))"),
-}  # fmt: skip
+    "frequency": re.compile(rf"\b{_OFTEN}"),
+}
 
 
 def _of_medicine(folder: Path, split: Split) -> Iterator[Made]:
@@ -267,7 +267,7 @@ def _of_medicine(folder: Path, split: Split) -> Iterator[Made]:
         question, text = question_of(row["question"]), cut(answer_of(row["answer"]), 500)
         pattern = _MEDICAL.get(row["qtype"])
         if pattern and (match := pattern.search(text)):
-            asked.append((question, text, match[match.lastindex or 0].removeprefix("an ").strip()))
+            asked.append((question, text, match[1].removeprefix("an ").strip()))
         elif row["qtype"] in ("information", "symptoms", "treatment", "outlook", "prevention", "exams and tests"):
             first = next(sentences(text), "").rstrip(".")
             if 25 < len(first) < 200 and len(text) > 1.5 * len(first) and "Human Phenotype Ontology" not in first:
