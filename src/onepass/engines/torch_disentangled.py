@@ -58,7 +58,7 @@ def query_blocks(offsets: Tensor, tokens: int, size: int) -> Tensor:
     numbers = torch.arange(tokens // size + rows, device=offsets.device)
     row = torch.searchsorted(ends, numbers, right=True).clamp_(max=rows - 1)
     first = offsets[row] + (numbers - (ends - counts)[row]) * size
-    return torch.stack([row, torch.where(numbers < ends[-1], first, 1 << 30)], dim=1).int()
+    return torch.stack([row, first.masked_fill_(numbers >= ends[-1], 1 << 30)], dim=1).int()
 
 
 def disentangled_attention(
