@@ -202,9 +202,7 @@ def _of_definitions(folder: Path, split: Split) -> Iterator[Made]:
     """ "A breaking mechanism is a ..." -> What is a breaking mechanism? And, of pages on functions and commands, whose
     first sentence says what they do: What does Copy-Item do?"""
     for source in DOCUMENTATION:
-        for page in pages(folder, source):
-            if page.split != split:
-                continue
+        for page in pages(folder, source, split):
             texts = [block.text for block in page.blocks if 40 < len(block.text) < 700]
             rng = Random(page.title)
             for number, text in enumerate(texts[:12]):
@@ -297,9 +295,7 @@ def _of_commands(folder: Path, split: Split) -> Iterator[Made]:
 
 def _of_parameters(folder: Path, split: Split) -> Iterator[Made]:
     """What does the parameter -Path of Copy-Item do?"""
-    for page in pages(folder, "ms-powershell-docs"):
-        if page.split != split:
-            continue
+    for page in pages(folder, "ms-powershell-docs", split):
         said: dict[str, str] = {}
         for heading, text in page.blocks:
             if heading.startswith("-") and heading not in said:

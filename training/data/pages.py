@@ -31,7 +31,6 @@ class Page(NamedTuple):
     source: str
     title: str
     blocks: list[Block]
-    split: Split
 
 
 # Sections that say the same on many pages, or point elsewhere.
@@ -51,7 +50,7 @@ _NUMBERED = re.compile(r"(?i)(error|warning|message|errors?:?)\b.*\b[a-z]*\d{3,}
 
 
 @cache
-def pages(folder: Path, source: str) -> list[Page]:
+def pages(folder: Path, source: str, split: Split) -> list[Page]:
     """All pages of a source that have a title. A page is held out by its title."""
     found = []
     for row in read_json_lines(folder / "text" / f"{source}.jsonl"):
@@ -61,9 +60,9 @@ def pages(folder: Path, source: str) -> list[Page]:
             match = re.search(r"^Title:\s*(.*)$", header, re.M)
             title = match[1] if match else ""
         title = clean_title(title)
-        if title:
+        if title and split_of(f"title {title}") == split:
             blocks = list(rst_blocks(text) if row["path"].endswith(".rst") else markdown_blocks(text))
-            found.append(Page(source, title, blocks, split_of(f"title {title}")))
+            found.append(Page(source, title, blocks))
     return found
 
 
@@ -86,9 +85,8 @@ def passages(folder: Path) -> Iterator[str]:
 
 def _all_blocks(folder: Path) -> Iterator[Block]:
     for source in DOCUMENTATION:
-        for page in pages(folder, source):
-            if page.split == "train":
-                yield from page.blocks
+        for page in pages(folder, source, "train"):
+            yield from page.blocks
     for row in read_json_lines(folder / "text" / "classic-books-subset.jsonl"):
         yield from book_blocks(row["text"])
 
@@ -111,8 +109,8 @@ def title_pairs(folder: Path, split: Split) -> Iterator[Pair]:
     titles: set[str] = set()
     texts: set[str] = set()
     for source in DOCUMENTATION:
-        for page in pages(folder, source):
-            if page.split != split or len(page.title) < 3 or _NUMBERED.search(page.title):
+        for page in pages(folder, source, split):
+            if len(page.title) < 3 or _NUMBERED.search(page.title):
                 continue
             text = _opening(page)
             if len(text) < 60 or text in texts or page.title.lower() in titles:
@@ -141,9 +139,8 @@ def section_pairs(folder: Path) -> Iterator[Pair]:
     come with their page's title."""
     sections: list[tuple[str, str, str, str]] = []
     for source in DOCUMENTATION:
-        for page in pages(folder, source):
-            if page.split == "train":
-                sections += ((source, page.title, *section) for section in _sections(page))
+        for page in pages(folder, source, "train"):
+            sections += ((source, page.title, *section) for section in _sections(page))
     often: dict[str, int] = {}
     for _, _, heading, _ in sections:
         often[heading.lower()] = often.get(heading.lower(), 0) + 1
