@@ -186,11 +186,15 @@ def test_a_head_must_be_named_where_several_do(encoder: Encoder) -> None:
 @pytest.mark.parametrize(
     ("given", "head", "sentence"),
     [
-        ("Cats", "inference", "input 1 is a single text, but head 'inference' was trained on pairs; send those"),
+        (
+            "Cats",
+            "inference",
+            "input 1 is a single text, but head 'inference' was trained on pairs; send those, or name another head",
+        ),
         (
             ("Cats", "sleep"),
             "mood",
-            "input 1 is a pair of texts, but head 'mood' was trained on single texts; send those",
+            "input 1 is a pair of texts, but head 'mood' was trained on single texts; send those, or name another head",
         ),
     ],
 )

@@ -76,7 +76,10 @@ def labelling(job: Job, name: str, head: HeadSpec, long: Long = "cut", finish: F
     def ask(item: Classified, row: Encoded) -> Ask:
         if head.pairs is not None and head.pairs != isinstance(item, tuple):
             given, wanted = ("a single text", "pairs") if head.pairs else ("a pair of texts", "single texts")
-            raise InvalidInput(f"input {row.input} is {given}, but head {name!r} was trained on {wanted}; send those")
+            raise InvalidInput(
+                f"input {row.input} is {given}, but head {name!r} was trained on {wanted}; send those, or name another "
+                "head"
+            )
         return one
 
     def answer(item: Classified, rows: Sequence[Answered]) -> Scores:
