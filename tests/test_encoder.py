@@ -96,7 +96,7 @@ def test_a_row_alone_equals_the_row_in_any_batch_on_any_cores(minilm: Path, dtyp
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra"])
-@pytest.mark.parametrize("engine", ["native", "reference"])
+@pytest.mark.parametrize("engine", ["native", "reference", "torch"])
 def test_a_classifier_gives_the_scores_of_transformers(tmp_path: Path, family: Family, engine: str) -> None:
     """Through tokenizer, trunk and head; single texts and pairs, cut to the model's length."""
     folder = tiny_checkpoint(tmp_path / "model", family, "classify", labels=("bad", "fair", "good"))
@@ -467,9 +467,10 @@ def test_a_task_the_model_cannot_do(tiny: Encoder, tiny_classifier: Path) -> Non
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"device": "cuda"}, "^device 'cuda' is unknown; choose auto or cpu$"),
-        ({"dtype": "int4"}, "^dtype 'int4' is unknown; choose auto, float32 or bfloat16$"),
-        ({"engine": "tensorrt"}, "^engine 'tensorrt' is unknown; choose auto, native, reference$"),
+        ({"device": "tpu"}, "^device 'tpu' is unknown; choose auto, cpu, cuda, cuda:1 "),
+        ({"dtype": "int4"}, "^dtype 'int4' is unknown; choose auto, float32, bfloat16, float16$"),
+        ({"engine": "tensorrt"}, "^engine 'tensorrt' is unknown; choose auto, native, reference, torch$"),
+        ({"dtype": "float16"}, "^dtype 'float16' is unknown to the native engine; choose float32 or bfloat16$"),
         (
             {"engine": "reference", "dtype": "bfloat16"},
             "^the reference engine computes in float32 only, not bfloat16; ",
@@ -493,5 +494,7 @@ def test_info_says_what_was_chosen_and_why(embedder: Encoder) -> None:
     assert (info["dimensions"], info["max_length"], info["family"]) == (384, 256, "bert")
     assert info["choices"]["engine"] == {"value": "native", "reason": "the default on a CPU"}
     assert info["choices"]["dtype"]["reason"]
+    assert info["choices"]["device"]["value"] == "cpu"
+    assert info["choices"]["device"]["reason"]
     assert 256 <= info["micro_batch_tokens"] <= 1024
     assert info["tokens_per_second"] > 0

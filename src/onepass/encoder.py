@@ -14,8 +14,9 @@ from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from onepass.blocking import wait
-from onepass.engines import build_engine
+from onepass.engines import Choice, build_engine
 from onepass.engines.batch import Floats
+from onepass.engines.place import CPU, Place, find_place
 from onepass.engines.threads import compute_threads
 from onepass.errors import BadSetting
 from onepass.model.checkpoint import load_checkpoint
@@ -117,15 +118,16 @@ class Encoder:
     """A loaded encoder model.
 
     model: a folder in Hugging Face layout, a hub id, or the name of a model that comes with onepass, as the default
-    does.  device: "auto", "cpu", or a `Device` that several encoders share; by default all encoders of the process
-    share one.  dtype: "auto", "float32", "bfloat16".  engine: "auto", "native", "reference".  adapter: the task whose
-    adapter to use, of a model that has several (Jina v3).  reranker: "qwen3", "bge-gemma", how to ask a language model
-    whose files do not say that it reranks.  max_length: tokens of a row, at most what the model allows.  moderation:
-    labels by category, for `moderate`.  cores: compute threads of a device of this encoder's own.
+    does.  device: "auto", "cpu", "cuda", "cuda:1", "mps", or a `Device` that several encoders share; by default all
+    encoders of the process at one place share one.  dtype: "auto", "float32", "bfloat16", "float16".  engine: "auto",
+    "native", "reference", "torch".  adapter: the task whose adapter to use, of a model that has several (Jina v3).
+    reranker: "qwen3", "bge-gemma", how to ask a language model whose files do not say that it reranks.  max_length:
+    tokens of a row, at most what the model allows.  moderation: labels by category, for `moderate`.  cores: compute
+    threads of a device of this encoder's own.
 
     Every method blocks, also inside a running event loop; the one with the prefix `a` is awaitable instead. Methods
     take any iterable and draw from it as there is room. Over-long inputs are cut (`truncate`), and a warning is
-    logged; truncate=None raises InputTooLong. Raises BadCheckpoint and its kinds, BadSetting.
+    logged; truncate=None raises InputTooLong. Raises BadCheckpoint and its kinds, BadSetting, MissingExtra.
     """
 
     def __init__(
@@ -149,10 +151,12 @@ class Encoder:
             moderation = loaded.own.moderation
         if moderation is not None:
             check_table(loaded, moderation)
-        self.engine, self.choices = build_engine(loaded, engine, dtype)
+        place = device.place if isinstance(device, Device) else find_place(device, engine)
+        self.engine, choices = build_engine(loaded, engine, dtype, place)
+        self.choices = {"device": Choice(place.name, place.reason), **choices}
         # the engine holds the weights in its own form; the files' would be a second copy
         self.checkpoint = replace(loaded, weights={})
-        self.device, owned = _device(device, cores)
+        self.device, owned = (device, False) if isinstance(device, Device) else _device(place, cores)
         self._name = f"{self.checkpoint.name}#{next(_numbers)}"
         self.device.register(self._name, self.engine, self.checkpoint.max_length)
         queries = None if loaded.table is None else _table_tokenizer(loaded.table)
@@ -290,7 +294,7 @@ class Encoder:
             "engine": dict(self.engine.info()),
             "cores": self.device.cores,
             "micro_batch_tokens": cost.budget,
-            "tokens_per_second": round(self.device.cores * cost.tokens_per_second),
+            "tokens_per_second": round(self.device.parallel * cost.tokens_per_second),
             "load_seconds": round(self.load_seconds, 3),
             "notes": list(checkpoint.notes),
             "spec": checkpoint.spec.as_dict(),
@@ -328,20 +332,20 @@ def _table_tokenizer(table: TokenTable) -> Tokenizer:
     return Tokenizer(table.tokenizer, vocabulary=len(table.weights), max_length=table.max_length)
 
 
-def _device(device: str | Device, cores: int | None) -> tuple[Device, bool]:
+def _device(place: Place, cores: int | None) -> tuple[Device, bool]:
     """The device, and whether it is the encoder's own to close."""
-    if isinstance(device, Device):
-        return device, False
-    if device not in ("auto", "cpu"):
-        raise BadSetting(f"device {device!r} is unknown; choose auto or cpu")
     if cores is None:
-        return shared_device(), False
+        return shared_device(place), False
     if cores < 1:
         raise BadSetting(f"cores is {cores}; give at least 1")
-    return Device(cores), True
+    return Device(cores, place=place), True
+
+
+def shared_device(place: Place = CPU) -> Device:
+    """The device at a place that encoders of this process share unless they are given another."""
+    return _shared_device(place)
 
 
 @cache
-def shared_device() -> Device:
-    """The device that encoders of this process share unless they are given another."""
-    return Device(compute_threads())
+def _shared_device(place: Place) -> Device:
+    return Device(compute_threads(), place=place)

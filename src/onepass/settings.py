@@ -39,9 +39,11 @@ class ModelSettings:
 
     model: str = option(DEFAULT_MODEL, "A folder, a hub id, or a model that comes with onepass.")
     revision: str | None = option(None, "Branch, tag or commit of a hub model.")
-    device: str = option("auto", "Where to run.", choices=("auto", "cpu"))
-    dtype: str = option("auto", "Arithmetic of the matrix products.", choices=("auto", "float32", "bfloat16"))
-    engine: str = option("auto", "Engine to run with.", choices=("auto", "native", "reference"))
+    device: str = option("auto", "Where to run: auto, cpu, cuda, cuda:1 (another GPU by its number) or mps.")
+    dtype: str = option(
+        "auto", "Arithmetic of the matrix products.", choices=("auto", "float32", "bfloat16", "float16")
+    )
+    engine: str = option("auto", "Engine to run with.", choices=("auto", "native", "reference", "torch"))
     adapter: str | None = option(None, "Task whose adapter to use; of one of several models NAME=TASK.")
     reranker: str | None = option(
         None, "Rerank with a plain language model as qwen3 or bge-gemma do; of one of several models NAME=RERANKER."

@@ -7,21 +7,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onepass.engines.place import CPU, Place
+
 OVERHEAD = 0.1  # the knee: as many tokens as make the fixed part this share of the whole
-LEAST_BUDGET, MOST_BUDGET = 256, 1024  # tokens whose activations stay in a core's own cache
 
 
 @dataclass(slots=True)
 class Cost:
-    """Seconds of a micro-batch on one core: correction x (fixed + per_token * tokens + per_square * sum of n^2)."""
+    """Seconds of a micro-batch on one core: correction x (fixed + per_token * tokens + per_square * sum of n^2).
+
+    least, most: limits of the budget, in tokens.
+    """
 
     fixed: float
     per_token: float
     per_square: float
     correction: float = 1.0
+    least: int = CPU.least
+    most: int = CPU.most
 
     @classmethod
-    def fit(cls, lengths: Sequence[Sequence[int]], seconds: Sequence[float]) -> Cost:
+    def fit(cls, lengths: Sequence[Sequence[int]], seconds: Sequence[float], place: Place = CPU) -> Cost:
         """Least squares over measured micro-batches, relative to each measurement, no coefficient below zero."""
         rows = np.array([[1.0, sum(batch), sum(n * n for n in batch)] for batch in lengths])
         measured = np.maximum(np.array(seconds), 1e-9)
@@ -32,7 +38,8 @@ class Cost:
                 break
             columns.pop(int(found.argmin()))
         values = dict(zip(columns, np.maximum(found, 0.0).tolist(), strict=True))
-        return cls(values.get(0, 0.0), max(values.get(1, 0.0), 1e-9), values.get(2, 0.0))
+        fixed, per_token, per_square = (values.get(column, 0.0) for column in range(3))
+        return cls(fixed, max(per_token, 1e-9), per_square, least=place.least, most=place.most)
 
     def seconds(self, lengths: Sequence[int]) -> float:
         squares = sum(n * n for n in lengths)
@@ -51,4 +58,4 @@ class Cost:
     @property
     def budget(self) -> int:
         """Tokens of a micro-batch at the knee: below it time is flat, above it linear."""
-        return int(min(max(self.fixed / (OVERHEAD * self.per_token), LEAST_BUDGET), MOST_BUDGET))
+        return int(min(max(self.fixed / (OVERHEAD * self.per_token), self.least), self.most))

@@ -1,7 +1,8 @@
-"""The cores, and what runs on them: lanes that take micro-batches from one scheduler and call engines.
+"""The cores or the GPU, and what runs there: lanes that take micro-batches from one scheduler and call engines.
 
-A lane is a thread that drives one core, or all of them when it has the only work there is. Models register with the
-device, so ten models share the same lanes, queue and room.
+A lane is a thread that drives one core, or all of them when it has the only work there is. Where engines compute on a
+GPU a few lanes keep it busy, and the cores tokenise. Models register with the device, so ten models share the same
+lanes, queue and room.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Protocol
 import numpy as np
 
 from onepass.engines.batch import Engine, PackedBatch, RowOutput
+from onepass.engines.place import CPU, Place
 from onepass.errors import Cancelled, EngineFailure, OnepassError
 from onepass.schedule.admission import Admission
 from onepass.schedule.cost import Cost
@@ -32,9 +34,6 @@ from onepass.schedule.scheduler import Flow, Scheduler
 log = logging.getLogger("onepass.device")
 
 QUEUE_TOKENS = 1_048_576
-# Enough to tell the three parts of the cost from each other, and no more: commands wait for it.
-WARM_UP_LENGTHS = ((8,), (32,) * 4, (256,))
-WARM_UP_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +84,13 @@ atexit.register(_close_at_exit)
 
 
 class Device:
-    """cores: compute threads shared by all lanes.  queue_tokens: tokens admitted at once."""
+    """cores: compute threads shared by all lanes.  queue_tokens: tokens admitted at once.  place: of the engines."""
 
-    def __init__(self, cores: int, queue_tokens: int = QUEUE_TOKENS) -> None:
+    def __init__(self, cores: int, queue_tokens: int = QUEUE_TOKENS, place: Place = CPU) -> None:
         self.cores = cores
+        self.place = place
+        # micro-batches that compute at the same time: those on a GPU one after another
+        self.parallel = cores if place.calls is None else 1
         self.queue_tokens = queue_tokens
         self.observers: list[Callable[[MicroBatch], None]] = []
         self._engines: dict[str, Engine] = {}
@@ -104,6 +106,7 @@ class Device:
         self._scheduler = Scheduler()
         self._changed = threading.Condition()
         self._busy = 0
+        self._ended = 0.0  # when a micro-batch was last done
         self._tokenizing = 0
         self._lanes: list[threading.Thread] = []
         self._closed = False
@@ -112,7 +115,7 @@ class Device:
 
     def register(self, model: str, engine: Engine, max_length: int) -> None:
         """Measure the engine, then serve rows of `model`, of at most max_length tokens, with it."""
-        cost = measure(engine, max_length)
+        cost = measure(engine, max_length, self.place)
         with self._changed:
             self._engines[model] = engine
             self._costs[model] = cost
@@ -154,8 +157,8 @@ class Device:
 
     @property
     def tokens_per_second(self) -> float:
-        """Of all cores, for the slowest model registered."""
-        return self.cores * min((cost.tokens_per_second for cost in list(self._costs.values())), default=1e4)
+        """Of all cores, or the GPU, for the slowest model registered."""
+        return self.parallel * min((cost.tokens_per_second for cost in list(self._costs.values())), default=1e4)
 
     def seconds_to_drain(self) -> float:
         """Predicted seconds until what is admitted now has been answered."""
@@ -174,7 +177,7 @@ class Device:
                 raise Cancelled("the encoder was closed")
             if not self._lanes:
                 self._start()
-            rate = self.cores * self._costs[rows[0].model].tokens_per_second
+            rate = self.parallel * self._costs[rows[0].model].tokens_per_second
             self._scheduler.add(flow, rows, time.monotonic(), rate)
             self._changed.notify_all()
 
@@ -186,9 +189,9 @@ class Device:
 
     @contextmanager
     def tokenizing(self) -> Iterator[None]:
-        """A turn to tokenise: one at a time while lanes are busy, as many as there are cores while they are idle."""
+        """A turn to tokenise: one at a time while lanes compute on the cores, else as many as there are cores."""
         with self._changed:
-            self._changed.wait_for(lambda: self._tokenizing < (1 if self._busy else self.cores))
+            self._changed.wait_for(lambda: self._tokenizing < (1 if self._busy and self._on_cores else self.cores))
             self._tokenizing += 1
         try:
             yield
@@ -199,10 +202,14 @@ class Device:
 
     # Lanes.
 
+    @property
+    def _on_cores(self) -> bool:
+        return self.place.calls is None
+
     def _start(self) -> None:
         self._lanes = [
             threading.Thread(target=self._lane, name=f"onepass-lane-{index}", daemon=True)
-            for index in range(self.cores)
+            for index in range(self.place.calls or self.cores)
         ]
         for lane in self._lanes:
             lane.start()
@@ -223,17 +230,17 @@ class Device:
         with self._changed:
             while not self._closed:
                 if rows := self._scheduler.next(self._budget(), time.monotonic()):
-                    alone = not self._busy and not self._scheduler.rows
+                    alone = self._on_cores and not self._busy and not self._scheduler.rows
                     self._busy += 1
                     return rows, self.cores if alone else 1
                 self._changed.wait()
         return None
 
     def _budget(self) -> int:
-        """The knee of the slowest model; less where a smaller share lets every idle lane take part."""
+        """The knee of the slowest model; less where a smaller share lets every idle core take part."""
         knee = min((cost.budget for cost in self._costs.values()), default=512)
         waiting = self._scheduler.tokens
-        if waiting <= knee:
+        if waiting <= knee or not self._on_cores:
             return knee
         return min(knee, -(-waiting // (self.cores - self._busy)))
 
@@ -245,8 +252,11 @@ class Device:
             log.warning("a micro-batch of %d rows failed, running its rows one by one: %s", len(rows), error)
             results = [self._compute_alone(row, cores) for row in rows]
         self._deliver(results)
+        ended = time.monotonic()
+        if not self._on_cores:  # it waited for the one before
+            started, self._ended = max(started, self._ended), ended
         if cores == 1 and (cost := self._costs.get(rows[0].model)):  # packing and handing out included
-            cost.observe([len(row) for row in rows], time.monotonic() - started)
+            cost.observe([len(row) for row in rows], ended - started)
 
     def _compute(self, rows: list[Row], cores: int, started: float) -> list[Result]:
         try:
@@ -304,19 +314,19 @@ def _hand_out(deliveries: list[tuple[Sink, list[Result]]]) -> None:
         sink.deliver(results)
 
 
-def measure(engine: Engine, max_length: int) -> Cost:
-    """Time the engine on one core at a few sizes, within about WARM_UP_SECONDS, and fit its cost."""
+def measure(engine: Engine, max_length: int, place: Place = CPU) -> Cost:
+    """Time the engine, on one core or on the GPU, at the place's sizes within about its seconds, and fit its cost."""
     lengths: list[tuple[int, ...]] = []
     seconds: list[float] = []
-    limit = time.monotonic() + WARM_UP_SECONDS
-    for rows in WARM_UP_LENGTHS:
+    limit = time.monotonic() + place.seconds
+    for rows in place.sizes:
         batch = warm_up_batch([min(n, max_length) for n in rows])
-        best = min(_timed(engine, batch) for _ in range(2))
+        best = min(_timed(engine, batch) for _ in range(place.runs))
         lengths.append(tuple(np.diff(batch.offsets).tolist()))
         seconds.append(best)
         if time.monotonic() > limit:
             break
-    return Cost.fit(lengths, seconds)
+    return Cost.fit(lengths, seconds, place)
 
 
 def warm_up_batch(lengths: Sequence[int]) -> PackedBatch:

@@ -17,6 +17,7 @@ from typing import Any
 import uvicorn
 
 from onepass.encoder import Encoder
+from onepass.engines.place import find_place
 from onepass.engines.threads import compute_threads
 from onepass.errors import BadSetting, EngineFailure, MissingExtra, OnepassError
 from onepass.observe import set_up_logging
@@ -53,7 +54,8 @@ def load(
     models: Mapping[str, str | Path], model_settings: ModelSettings, settings: ServerSettings
 ) -> dict[str, Encoder]:
     """The encoders by name, all on one device."""
-    device = Device(model_settings.cores or compute_threads(), settings.queue_tokens)
+    place = find_place(model_settings.device, model_settings.engine)
+    device = Device(model_settings.cores or compute_threads(), settings.queue_tokens, place)
     adapters = of_each(models, "adapter", model_settings.adapter)
     rerankers = of_each(models, "reranker", model_settings.reranker)
     moderations = moderation_of(models, model_settings.moderation)
