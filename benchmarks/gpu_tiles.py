@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from onepass.engines.torch_disentangled import by_position, disentangled_attention, plain, query_blocks, reach
+from onepass.engines.torch_disentangled import disentangled_attention, plain, query_blocks, reach
 from onepass.model.spec import AttentionSpec, Disentangled
 
 V3 = Disentangled(256, 512, 256, True, True)
@@ -50,29 +50,39 @@ def compare(device: str) -> dict[str, str]:
 
 
 def timings(lengths: list[int]) -> Iterator[dict[str, Any]]:
-    """Microseconds of one layer's products with positions, and of the kernel by (queries, keys, warps, stages)."""
+    """Microseconds of one layer: products with all positions as others make them, with those in reach, and all of it by
+    (queries, keys, warps, stages)."""
     from onepass.engines import torch_disentangled_kernel as kernel
 
     attention = AttentionSpec(12, 64, 1 / 192**0.5, 12)
-    query, key, value, offsets, visible, within, position_key, position_query = inputs(
-        lengths, attention, V3, torch.bfloat16, "cuda"
-    )
+    given = inputs(lengths, attention, V3, torch.bfloat16, "cuda")
+    query, _, _, offsets, _, within, position_key, _ = given
 
-    def by_query() -> torch.Tensor:
-        return by_position(query, position_key[:, within.part])
+    def products() -> torch.Tensor:
+        return torch.matmul(query.transpose(0, 1), position_key.transpose(1, 2))
 
-    yield {"products with positions, one of two": microseconds(by_query)}
-    a, b = by_query(), by_position(key, position_query[:, within.part])
+    yield {"products of queries with all positions": microseconds(products)}
+    blocks = query_blocks(offsets, len(query), 64)
+    for columns in (64, 128):
+        kernel.COLUMNS = columns
+
+        def in_reach() -> torch.Tensor:
+            return kernel.by_distance(query, position_key, offsets, within, blocks, 64, sign=1)
+
+        yield {"products of queries with those in reach": microseconds(in_reach), "columns": columns}
+    kernel.COLUMNS = 64
     usual, block = dict(kernel.TILES), kernel.query_block
     for queries, keys, warps, stages in TILES:
         kernel.TILES.update(KEYS=keys, num_warps=warps, num_stages=stages)
         kernel.query_block = lambda size, dtype, queries=queries: queries
         blocks = query_blocks(offsets, len(query), queries)
         row: dict[str, Any] = {"queries": queries, "keys": keys, "warps": warps, "stages": stages}
+
+        def whole(blocks: torch.Tensor = blocks) -> torch.Tensor:
+            return kernel.run(*given, attention, blocks)
+
         try:
-            row["microseconds"] = microseconds(
-                lambda blocks=blocks: kernel.run(query, key, value, offsets, visible, within, a, b, attention, blocks)
-            )
+            row["microseconds"] = microseconds(whole)
         except Exception as error:
             row["error"] = f"{type(error).__name__}: {error}"[:200]
         yield row

@@ -16,7 +16,6 @@ from torch import Tensor
 from onepass.engines.batch import Floats
 from onepass.engines.reference_trunk import Row, Trunk
 from onepass.engines.torch_disentangled import (
-    by_position,
     disentangled_attention,
     plain,
     query_block,
@@ -132,8 +131,8 @@ def by_kernel(
         offsets,
         visible,
         within,
-        None if position_key is None else by_position(query, position_key[:, within.part]),
-        None if position_query is None else by_position(key, position_query[:, within.part]),
+        position_key,
+        position_query,
         attention,
         query_blocks(offsets, len(query), query_block(attention.head_size, dtype)),
     )
@@ -180,10 +179,11 @@ def test_blocks() -> None:
 @pytest.mark.parametrize("spec", SPANS.values(), ids=SPANS)
 @pytest.mark.parametrize("longest", [1, 17, 500])
 def test_reach(spec: Disentangled, longest: int) -> None:
-    """Of the relative table only what such rows meet, and some more for eights."""
+    """The table's rows by distance, cut where nothing changes any more."""
     found = reach(spec, longest, torch.device("cpu"))
-    indices = relative_indices(spec, found.longest - 1)
     assert found.longest >= longest
-    assert (found.places.numpy() + found.part.start == indices).all()
-    assert 0 <= found.part.start <= indices[0] < found.part.start + 8
-    assert indices[-1] < found.part.stop <= 2 * spec.span
+    far = found.far
+    assert (found.places.numpy() == relative_indices(spec, far)).all()
+    beyond = relative_indices(spec, found.longest - 1)
+    assert (beyond[: found.longest - far] == beyond[0]).all()
+    assert (beyond[found.longest - 1 + far :] == beyond[-1]).all()

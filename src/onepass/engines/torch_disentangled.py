@@ -1,10 +1,12 @@
-"""DeBERTa's attention over packed rows in torch: a Triton kernel on CUDA, a plain loop over rows elsewhere.
+"""DeBERTa's attention over packed rows in torch: two Triton kernels on CUDA, a plain loop over rows elsewhere.
 
-Scores by position need q_i . PK[p] for the relative indices p, and k_j . PQ[p]. There are at most 2 span of those, a
-few hundred, and often fewer than distances between two tiles of tokens; so both are made by one batched matrix product
-each, at the speed of matrix products, and the kernel only picks from them: for a query the keys of a tile read
-neighbouring numbers, one or two cache lines. Nothing of the size of rows x longest x longest is ever made, and of the
-relative table only the part within the longest row's reach is multiplied.
+Scores by position need q_i . PK[p] for the relative indices p of i - j, and k_j . PQ[p]. Padded implementations make
+them as one matrix product of all tokens with all 2 span positions: 512 numbers for each token and head, five times what
+a row of 90 tokens reads, and writing and reading them takes about as long as all linear layers of the block. So a first
+kernel multiplies each block of tokens only with the positions within its own row's reach, and writes them in the order
+in which the second reads them: for a query the keys of a tile are neighbours, and no table of places lies between.
+Nothing of the size of rows x longest x longest is made: a token has at most as many numbers as there are distances that
+differ.
 """
 
 from __future__ import annotations
@@ -25,25 +27,25 @@ STEP = 32
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """The relative indices that rows of up to `longest` tokens meet, in one contiguous part of the relative table.
+    """How rows of up to `longest` tokens read the relative table.
 
-    places: int32 [2 longest - 1] on the device, for i - j = -(longest - 1) .. longest - 1 the column in the part.
-    part: of the relative table's 2 span rows.
+    far: what lies beyond is as this distance.  places: int32 [2 far + 1] on the device, rows of the relative table for
+    i - j = -far .. far.
     """
 
     longest: int
+    far: int
     places: Tensor
-    part: slice
 
 
 @functools.lru_cache(maxsize=256)
 def reach(spec: Disentangled, longest: int, device: torch.device) -> Reach:
     """For rows of up to `longest` tokens, rounded up; kept. Copies to the device when called with something new."""
     longest = -(-longest // STEP) * STEP
-    indices = relative_indices(spec, longest - 1)
-    first = int(indices[0]) // 8 * 8  # columns in eights, as products of halves want them
-    last = min(-(-(int(indices[-1]) + 1) // 8) * 8, 2 * spec.span)
-    return Reach(longest, torch.from_numpy((indices - first).astype(np.int32)).to(device), slice(first, last))
+    rows = relative_indices(spec, longest - 1)
+    middle, changes = longest - 1, np.flatnonzero(np.diff(rows))
+    far = int(max(middle - changes[0], changes[-1] + 1 - middle))
+    return Reach(longest, far, torch.from_numpy(rows[middle - far : middle + far + 1].copy()).to(device))
 
 
 def query_blocks(offsets: Tensor, tokens: int, size: int) -> Tensor:
@@ -83,7 +85,7 @@ def disentangled_attention(
     float32, through the layer's position_key and position_query, biases included; None: no such scores.
     attention: scale, causal, radius and softcap are applied; rope and qk_norm are the caller's.
     blocks: `query_blocks(offsets, tokens, query_block(head_size, dtype))`, the same for all layers of a batch; made
-    here if None. Not read by the plain loop.
+    here if None. The plain loop does not read it.
     """
     if attention.kv_heads != attention.heads:
         group = attention.heads // attention.kv_heads
@@ -94,18 +96,11 @@ def disentangled_attention(
 
     if blocks is None:
         blocks = query_blocks(offsets, len(query), query_block(attention.head_size, query.dtype))
-    by_query = None if position_key is None else by_position(query, position_key[:, reach.part])
-    by_key = None if position_query is None else by_position(key, position_query[:, reach.part])
-    return run(query, key, value, offsets, visible, reach, by_query, by_key, attention, blocks)
-
-
-def by_position(x: Tensor, positions: Tensor) -> Tensor:
-    """x: [tokens, heads, head_size], positions: [heads, columns, head_size] -> [heads, tokens, columns]."""
-    return torch.matmul(x.transpose(0, 1), positions.transpose(1, 2))
+    return run(query, key, value, offsets, visible, reach, position_key, position_query, attention, blocks)
 
 
 def query_block(head_size: int, dtype: torch.dtype) -> int:
-    """Queries of one program of the kernel: what its registers hold."""
+    """Tokens of one program of the kernels: what its registers hold."""
     return 64 if head_size <= 128 and dtype != torch.float32 else 32
 
 
@@ -127,13 +122,13 @@ def plain(
         q, k, v = (x[begin:end].transpose(0, 1).float() for x in (query, key, value))
         distances = torch.arange(end - begin, device=query.device)
         distances = distances[:, None] - distances
-        places = reach.places[distances + reach.longest - 1].long().expand(len(q), -1, -1)
+        places = reach.places[distances.clamp(-reach.far, reach.far) + reach.far].long().expand(len(q), -1, -1)
         scores = q @ k.transpose(1, 2)
         if position_key is not None:
-            by_query = q @ position_key[:, reach.part].float().transpose(1, 2)
+            by_query = q @ position_key.float().transpose(1, 2)
             scores = scores + by_query.gather(2, places)
         if position_query is not None:
-            by_key = k @ position_query[:, reach.part].float().transpose(1, 2)
+            by_key = k @ position_query.float().transpose(1, 2)
             scores = scores + by_key.gather(2, places.transpose(1, 2)).transpose(1, 2)
         scores = scores * attention.scale
         if attention.softcap is not None:

@@ -1,4 +1,8 @@
-"""The Triton kernel of torch_disentangled.py: one program per block of queries and head, softmax while passing keys."""
+"""The Triton kernels of torch_disentangled.py: one program per block of tokens and head.
+
+What a token gives for positions is kept by e, its own place less the other token's, from the highest e in the token's
+block downwards. So a token's numbers for successive others are neighbours.
+"""
 
 # ruff: noqa: N803
 # mypy: disable-error-code="import-untyped, import-not-found, no-untyped-def, untyped-decorator, no-untyped-call"
@@ -14,11 +18,102 @@ from onepass.engines.torch_disentangled import Reach, query_block
 from onepass.model.spec import AttentionSpec
 
 TILES = {"KEYS": 32, "num_warps": 4, "num_stages": 2}
-"""Keys of a step beside `query_block` queries: twice as many do not fit the registers."""
+COLUMNS = 64
+"""Of positions that are multiplied at a time."""
+
+
+@triton.jit(do_not_specialize=["offsets", "blocks", "tokens", "far"])
+def _multiply(
+    x,
+    table,
+    places,
+    offsets,
+    blocks,
+    out,
+    x_token,
+    x_head,
+    rows,
+    tokens,
+    columns,
+    far,
+    SIGN: tl.constexpr,
+    SIZE: tl.constexpr,
+    PADDED: tl.constexpr,
+    BLOCK: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    head = tl.program_id(1)
+    row = tl.load(blocks + 2 * tl.program_id(0))
+    first = tl.load(blocks + 2 * tl.program_id(0) + 1)
+    begin = tl.load(offsets + row)
+    end = tl.load(offsets + row + 1)
+
+    size = tl.arange(0, PADDED)
+    inside = size < SIZE
+    block = tl.arange(0, BLOCK)
+    there = first + block < end
+    a = tl.load(
+        x + head * x_head + (first + block).to(tl.int64)[:, None] * x_token + size[None, :],
+        mask=there[:, None] & inside[None, :],
+        other=0.0,
+    )
+    highest = tl.minimum(first - begin + BLOCK - 1, far)
+    count = highest - tl.maximum(first - (end - 1), -far) + 1
+    count = tl.where(first < end, count, 0)
+    out_at = out + (head.to(tl.int64) * tokens + first) * columns
+    for start in range(0, count, COLUMNS):
+        column = start + tl.arange(0, COLUMNS)
+        needed = column < count
+        place = tl.load(places + far + SIGN * (highest - column), mask=needed, other=0)
+        b = tl.load(
+            table + (head * rows + place)[:, None] * SIZE + size[None, :],
+            mask=needed[:, None] & inside[None, :],
+            other=0.0,
+        )
+        products = tl.dot(a, tl.trans(b), input_precision="ieee")
+        tl.store(
+            out_at + (block[:, None] * columns + column[None, :]),
+            products.to(out.dtype.element_ty),
+            mask=there[:, None] & (column < columns)[None, :],  # whole vectors; what is not needed is not read
+        )
+
+
+def by_distance(
+    x: Tensor, table: Tensor, offsets: Tensor, reach: Reach, blocks: Tensor, size: int, *, sign: int
+) -> Tensor:
+    """x: [tokens, heads, head_size], table: [heads, 2 span, head_size] -> [heads, tokens, columns] in x's dtype.
+
+    Only what the token's row needs is written. blocks: of `size` tokens.  sign: 1 where x are queries, -1 keys.
+    """
+    tokens, heads, head_size = x.shape
+    columns = -(-min(reach.longest + size, 2 * reach.far + 1) // 16) * 16
+    out = torch.empty((heads, tokens, columns), dtype=x.dtype, device=x.device)
+    _multiply[(len(blocks), heads)](
+        x,
+        table.contiguous(),
+        reach.places,
+        offsets,
+        blocks,
+        out,
+        x.stride(0),
+        x.stride(1),
+        table.shape[1],
+        tokens,
+        columns,
+        reach.far,
+        SIGN=sign,
+        SIZE=head_size,
+        PADDED=max(16, triton.next_power_of_2(head_size)),
+        BLOCK=size,
+        COLUMNS=COLUMNS,
+        num_warps=4,
+        num_stages=2,
+    )
+    return out
 
 
 # What differs from batch to batch does not make another kernel.
-@triton.jit(do_not_specialize=["offsets", "visible", "blocks", "tokens", "columns", "longest", "radius"])
+@triton.jit(do_not_specialize=["offsets", "visible", "blocks", "tokens", "far", "radius"])
 def _attend(
     query,
     key,
@@ -28,7 +123,6 @@ def _attend(
     offsets,
     visible,
     blocks,
-    places,
     out,
     query_token,
     query_head,
@@ -38,7 +132,7 @@ def _attend(
     value_head,
     tokens,
     columns,
-    longest,
+    far,
     scale,
     cap,
     radius,
@@ -72,12 +166,13 @@ def _attend(
     )
     row_at = (head.to(tl.int64) * tokens + begin) * columns  # of the row's first token, beyond which int32 is enough
 
+    highest_query = tl.minimum(first - begin + QUERIES - 1, far)
     lower = 0
     upper = seen
     if CAUSAL:
         upper = tl.minimum(upper, first - begin + QUERIES)
     if WINDOW:
-        lower = tl.maximum(first - begin - radius, 0)
+        lower = tl.maximum(first - begin - radius, 0) // KEYS * KEYS
         if not CAUSAL:
             upper = tl.minimum(upper, first - begin + QUERIES + radius)
     highest = tl.full([QUERIES], -1.0e30, tl.float32)
@@ -95,14 +190,20 @@ def _attend(
         scores = tl.dot(q, tl.trans(k), input_precision="ieee")
         pairs = asked[:, None] & shown[None, :]
         if FROM_QUERY:
-            place = tl.load(places + (longest - 1) + (i[:, None] - j[None, :]), mask=pairs, other=0)
-            scores += tl.load(by_query + row_at + (i[:, None] * columns + place), mask=pairs, other=0.0).to(tl.float32)
+            e = tl.maximum(tl.minimum(i[:, None] - j[None, :], far), -far)
+            scores += tl.load(by_query + row_at + (i[:, None] * columns + highest_query - e), mask=pairs, other=0.0).to(
+                tl.float32
+            )
         if FROM_KEY:
-            # A key's numbers for successive queries are neighbours: loaded by key, then turned.
-            turned = shown[:, None] & asked[None, :]
-            place = tl.load(places + (longest - 1) + (i[None, :] - j[:, None]), mask=turned, other=0)
-            turned_scores = tl.load(by_key + row_at + (j[:, None] * columns + place), mask=turned, other=0.0)
-            scores += tl.trans(turned_scores).to(tl.float32)
+            # Loaded by key, where the numbers for successive queries are neighbours, then turned.
+            highest_key = tl.minimum(start // QUERIES * QUERIES + QUERIES - 1, far)
+            e = tl.maximum(tl.minimum(j[:, None] - i[None, :], far), -far)
+            turned = tl.load(
+                by_key + row_at + (j[:, None] * columns + highest_key - e),
+                mask=shown[:, None] & asked[None, :],
+                other=0.0,
+            )
+            scores += tl.trans(turned).to(tl.float32)
         scores *= scale
         if CAPPED:
             scores = cap * (2.0 * tl.sigmoid(2.0 * scores / cap) - 1.0)
@@ -139,13 +240,20 @@ def run(
     offsets: Tensor,
     visible: Tensor,
     reach: Reach,
-    by_query: Tensor | None,
-    by_key: Tensor | None,
+    position_key: Tensor | None,
+    position_query: Tensor | None,
     attention: AttentionSpec,
     blocks: Tensor,
 ) -> Tensor:
-    """Arguments as `disentangled_attention` has them; by_query, by_key: [heads, tokens, columns of `reach.part`]."""
+    """Arguments as `disentangled_attention` has them; kv_heads are heads."""
     tokens, heads, size = query.shape
+    block = query_block(size, query.dtype)
+    by_query = by_key = None
+    if position_key is not None:
+        by_query = by_distance(query, position_key, offsets, reach, blocks, block, sign=1)
+    if position_query is not None:
+        by_key = by_distance(key, position_query, offsets, reach, blocks, block, sign=-1)
+    columns = [x.shape[2] for x in (by_query, by_key) if x is not None]
     out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     padded = max(16, triton.next_power_of_2(size))
     _attend[(len(blocks), heads)](
@@ -157,7 +265,6 @@ def run(
         offsets,
         visible,
         blocks,
-        reach.places,
         out,
         query.stride(0),
         query.stride(1),
@@ -166,15 +273,15 @@ def run(
         value.stride(0),
         value.stride(1),
         tokens,
-        reach.part.stop - reach.part.start,
-        reach.longest,
+        max(columns, default=0),
+        reach.far,
         attention.scale,
         attention.softcap or 1.0,
         attention.radius or 0,
         HEADS=heads,
         SIZE=size,
         PADDED=padded,
-        QUERIES=query_block(size, query.dtype),
+        QUERIES=block,
         FROM_QUERY=by_query is not None,
         FROM_KEY=by_key is not None,
         CAPPED=attention.softcap is not None,
