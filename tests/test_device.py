@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from onepass import Encoder
 from onepass.engines.batch import Engine, Floats, Ints, Output, PackedBatch, Read
 from onepass.errors import Cancelled, EngineFailure, Overloaded, TooLarge
 from onepass.schedule.admission import Admission
+from onepass.schedule.cost import Cost
 from onepass.schedule.device import Device, MicroBatch
 from onepass.schedule.job import Served
 from onepass.schedule.row import Ask, Row
@@ -105,6 +107,24 @@ async def test_only_the_row_at_fault_fails(rig: Rig) -> None:
     await asyncio.gather(*plugs)
     assert rig.device.admission.reserved == 0
     assert np.array_equal(await rig.encoder.aembed(["fox", "dog"]), expected)  # the lanes live on
+
+
+@given(waiting=st.integers(1, 5000), busy=st.integers(0, 3))
+def test_a_micro_batch_is_a_share_of_what_waits(waiting: int, busy: int) -> None:
+    device = Device(cores=4)
+    device._costs["model"] = cost = Cost(fixed=1e-3, per_token=1e-4, per_square=0.0)
+    assert (cost.knee, cost.budget) == (100, 256)
+    request = [Row("model", 0, index, array("i", [1]), array("i", [0]), ()) for index in range(waiting)]
+    device._scheduler.add(Flow(), request, 0.0, 1.0)
+    device._busy = busy
+    tokens = device._budget()
+    if waiting <= 100:
+        assert tokens >= waiting  # all of it, on one core or, if nothing else is there, on all
+    else:
+        assert tokens <= 256
+        assert tokens * (4 - busy) <= waiting + (4 - busy)  # something is left for every other idle core
+        assert tokens <= max(100, waiting / 8 + 1)  # two for each core, but none below the knee for that
+        assert tokens >= min(100, waiting / 4)
 
 
 async def test_values_that_are_not_numbers_are_a_failure(rig: Rig) -> None:

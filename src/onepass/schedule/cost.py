@@ -10,6 +10,7 @@ import numpy as np
 from onepass.engines.place import CPU, Place
 
 OVERHEAD = 0.1  # the knee: as many tokens as make the fixed part this share of the whole
+LEAST_KNEE = 64  # for what is not measured: packing, handing out, rows that leave part of a kernel's tile empty
 
 
 @dataclass(slots=True)
@@ -56,6 +57,11 @@ class Cost:
         return 1 / (self.correction * (self.per_token + 64 * self.per_square + self.fixed / self.budget))
 
     @property
+    def knee(self) -> int:
+        """Tokens below which the time of a micro-batch is flat, and above which it is linear."""
+        return int(min(max(self.fixed / (OVERHEAD * self.per_token), LEAST_KNEE), self.most))
+
+    @property
     def budget(self) -> int:
-        """Tokens of a micro-batch at the knee: below it time is flat, above it linear."""
-        return int(min(max(self.fixed / (OVERHEAD * self.per_token), self.least), self.most))
+        """Tokens of a full micro-batch, for which a long queue is cut."""
+        return max(self.knee, self.least)

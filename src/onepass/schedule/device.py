@@ -11,6 +11,7 @@ import asyncio
 import atexit
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
@@ -34,6 +35,8 @@ from onepass.schedule.scheduler import Flow, Scheduler
 log = logging.getLogger("onepass.device")
 
 QUEUE_TOKENS = 1_048_576
+SHARES = 2  # of what waits, for each core: so nobody's micro-batch takes longer than half of what waits takes anyway
+NICENESS = 5  # of lanes
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,12 +240,19 @@ class Device:
         return None
 
     def _budget(self) -> int:
-        """The knee of the slowest model; less where a smaller share lets every idle core take part."""
-        knee = min((cost.budget for cost in self._costs.values()), default=512)
+        """Tokens of the next micro-batch, for the slowest model: its budget where much waits, else a share of that.
+
+        So what comes meanwhile waits for less, and every idle core takes part. What is within the knee is not shared.
+        """
+        full = min((cost.budget for cost in self._costs.values()), default=512)
+        if not self._on_cores:
+            return full
+        knee = min((cost.knee for cost in self._costs.values()), default=full)
         waiting = self._scheduler.tokens
-        if waiting <= knee or not self._on_cores:
+        if waiting <= knee:
             return knee
-        return min(knee, -(-waiting // (self.cores - self._busy)))
+        share = max(knee, -(-waiting // (SHARES * self.cores)))
+        return min(full, share, -(-waiting // (self.cores - self._busy)))
 
     def _run(self, rows: list[Row], cores: int) -> None:
         started = time.monotonic()
@@ -304,9 +314,13 @@ class Device:
 
 
 def _step_back() -> None:
-    """Let threads that wake up, such as the event loop's, go before this one, which only computes; its share stays."""
-    with suppress(AttributeError, OSError):  # only Linux has it, and a sandbox may forbid it
-        os.sched_setscheduler(threading.get_native_id(), os.SCHED_BATCH, os.sched_param(0))
+    """Let threads that wake up, such as the event loop's, go before this one, which only computes.
+
+    Linux since 6.6 makes a thread of the same niceness wait for the end of this one's slice, for milliseconds.
+    """
+    if sys.platform == "linux":  # elsewhere niceness is the whole process's
+        with suppress(OSError):  # a sandbox may forbid it
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 def _hand_out(deliveries: list[tuple[Sink, list[Result]]]) -> None:
