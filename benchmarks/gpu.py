@@ -161,11 +161,11 @@ def facts(bench: Bench) -> None:
 
 
 def peak(bench: Bench) -> None:
-    """The median of products of two random bfloat16 matrices."""
-    size, times = (8192, 20) if bench.cuda else (256, 3)
+    """The median of products of two random bfloat16 matrices, once the device has its working temperature and clock."""
+    size, warm, times = (8192, 300, 100) if bench.cuda else (256, 3, 3)
     a, b = torch.randn(2, size, size, device=bench.device).bfloat16()
     seconds = []
-    for number in range(times + 5):
+    for number in range(warm + times):
         if bench.cuda:
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             begin.record()
@@ -177,7 +177,7 @@ def peak(bench: Bench) -> None:
             started = time.perf_counter()
             a @ b
             taken = time.perf_counter() - started
-        if number >= 5:
+        if number >= warm:
             seconds.append(taken)
     teraflops = 2 * size**3 / float(np.median(seconds)) / 1e12
     bench.found["bfloat16_peak_teraflops"] = round(teraflops, 3)

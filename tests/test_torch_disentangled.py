@@ -140,7 +140,7 @@ def by_kernel(
 
 
 CASES = {name: (spec, asked()) for name, spec in SPANS.items()}
-CASES |= {name: (SPANS["buckets"], attention) for name, attention in OPTIONS.items()}
+CASES |= {name: (SPANS["buckets"], attention) for name, attention in OPTIONS.items() if name != "all"}
 
 
 @pytest.mark.parametrize(("spec", "attention"), CASES.values(), ids=CASES)
