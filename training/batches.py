@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from training.store import Ints, Laid, Layer, Store
+from training.store import Ints, Laid, Layout, Store
 
 Batch = dict[str, Any]
 Random = np.random.Generator
@@ -45,7 +45,7 @@ class Spans:
     shares: tuple[float, ...] = (0.1, 0.25, 0.35, 0.2, 0.1)
 
     def __post_init__(self) -> None:
-        self.layer, self.teacher = Layer(self.store), Layer(self.store, "teacher_")
+        self.layer, self.teacher = Layout(self.store), Layout(self.store, "teacher_")
         self.names = list(self.weights)
         self.chances = np.array(list(self.weights.values())) / sum(self.weights.values())
 
@@ -118,14 +118,14 @@ class Pairs:
     longest: int = 128
 
     def __post_init__(self) -> None:
-        self.layer, self.teacher = Layer(self.store), Layer(self.store, "teacher_")
+        self.layer, self.teacher = Layout(self.store), Layout(self.store, "teacher_")
         self.names = list(self.weights)
         self.chances = np.array(list(self.weights.values())) / sum(self.weights.values())
 
     def batch(self, random: Random) -> Batch:
         pairs = self.store.tasks["pairs." + self.names[random.choice(len(self.names), p=self.chances)]]
         longest = int(random.choice([64, self.longest, 192]))
-        chosen = pairs[random.choice(len(pairs), min(self.tokens // longest, len(pairs)), replace=False)]
+        chosen = pairs[random.choice(len(pairs), min(max(self.tokens // longest, 4), len(pairs)), replace=False)]
         queries, texts = ([self.store.texts[text] for text in column] for column in chosen.T[:2])
         found: Batch = {"group": chosen[:, 2]}
         for name, rows, most in (("query", queries, 64), ("text", texts, longest)):
@@ -145,7 +145,7 @@ class Ranked:
     others: int = 7
 
     def __post_init__(self) -> None:
-        self.layer = Layer(self.store)
+        self.layer = Layout(self.store)
         self.names = list(self.weights)
         self.chances = np.array(list(self.weights.values())) / sum(self.weights.values())
 
@@ -178,7 +178,7 @@ class Labelled:
     hidden: float = 0.06
 
     def __post_init__(self) -> None:
-        self.layer = Layer(self.store)
+        self.layer = Layout(self.store)
         self.chances = np.array(list(self.tasks.values())) / sum(self.tasks.values())
         self.rows = [self.store.tasks[name] for name in self.tasks]
         self.by_label = [
@@ -214,7 +214,7 @@ class Tagged:
     hidden: float = 0.05
 
     def __post_init__(self) -> None:
-        self.layer = Layer(self.store)
+        self.layer = Layout(self.store)
         rows = self.store.tasks["entities"]
         self.chances = rows[:, 2] / rows[:, 2].sum()
 
@@ -222,7 +222,8 @@ class Tagged:
         longest = int(random.choice([48, 96, self.longest], p=[0.5, 0.3, 0.2]))
         every = self.store.tasks["entities"]
         chosen = random.choice(len(every), max(self.tokens // longest, 8), p=self.chances)
-        given = self.layer.lay([self.store.texts[text] for text in every[chosen, 0]], "cased", longest)
+        written = "lower" if random.random() < 0.15 else "cased"
+        given = self.layer.lay([self.store.texts[text] for text in every[chosen, 0]], written, longest)
         tags = np.append(np.concatenate([self.store.tags[number] for number in chosen]).astype(np.int64), -100)
         targets = tags[given.words]
         # B- stands at the first token of a word alone: what follows in it is I- of the same kind
@@ -240,7 +241,7 @@ class Answered:
     longest: int = 256
 
     def __post_init__(self) -> None:
-        self.layer = Layer(self.store)
+        self.layer = Layout(self.store)
 
     def batch(self, random: Random) -> Batch:
         every = self.store.tasks["answers"]

@@ -40,7 +40,7 @@ class Embeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(shape.hidden_size, shape.layer_norm_eps)
 
     def forward(self, ids: Tensor, types: Tensor | None) -> Tensor:
-        kinds = self.token_type_embeddings.weight[0] if types is None else self.token_type_embeddings(types)
+        kinds = self.token_type_embeddings.weight[0] if types is None else self.token_type_embeddings(types.long())
         return self.LayerNorm(self.word_embeddings(ids) + self.position_embeddings.weight[: ids.shape[1]] + kinds)
 
 

@@ -52,7 +52,8 @@ class Ragged:
 
 @dataclass(frozen=True)
 class Store:
-    """tables: words' tokens under "cased", "lower" (the student's) and "teacher".  texts: words' numbers.
+    """tables: words' tokens under "cased", "lower" (the student's) and "teacher"; under "entries" the student's vocabulary
+    as the teacher reads it.  texts: words' numbers.
 
     groups: name -> numbers of texts.  tasks: name -> int32 [n, columns]; which columns says prepare.py.
     tags: for each text of the task "entities", a tag per word.  special: ids by name, "teacher_cls" among them.
@@ -88,7 +89,7 @@ class Store:
         def under(prefix: str) -> dict[str, Ints]:
             return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
-        tables = {name: ragged(f"table.{name}") for name in ("cased", "lower", "teacher")}
+        tables = {name: ragged(f"table.{name}") for name in ("cased", "lower", "teacher", "entries")}
         special = {name: int(value) for name, value in under("special.").items()}
         return cls(tables, ragged("texts"), under("group."), under("task."), ragged("tags"), special)
 
@@ -109,7 +110,7 @@ class Laid:
     types: Ints | None = None
 
 
-class Layer:
+class Layout:
     """Lays rows of words out as tokens, for one tokenizer."""
 
     def __init__(self, store: Store, prefix: str = "") -> None:

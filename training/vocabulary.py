@@ -30,19 +30,6 @@ def untrained() -> Tokenizer:
     return tokenizer
 
 
-def words_of(tokenizer: Tokenizer, text: str) -> list[str]:
-    """The words that the tokenizer splits by itself, whatever stands beside them."""
-    normal = tokenizer.normalizer.normalize_str(text)
-    return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal)]
-
-
-def counted(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[str]:
-    words: Counter[str] = Counter()
-    for text in texts:
-        words.update(words_of(tokenizer, text))
-    return words
-
-
 def by_rank(vocabulary: Iterable[str]) -> Counter[str]:
     """Zipf's law over a vocabulary in order of frequency; single letters and pieces of words are left out."""
     words = [word for word in vocabulary if len(word) > 1 and word.isalpha()]

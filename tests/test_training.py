@@ -1,0 +1,147 @@
+"""The recipe of the embedded model on made-up words: both stages run, resume, and export what onepass reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from training.export import HEADS, export
+from training.model import SENTIMENTS, Mini, Shape, Trunk
+from training.objectives import by_word
+from training.store import Layout, Ragged, Store
+from training.train import load_weights, main, nearest
+from training.vocabulary import trained
+
+from onepass import Encoder
+
+WORDS = [first + second for first in ("ba", "do", "ki", "Lu", "me") for second in ("ra", "ten", "sil", "mog", "vep")]
+TEXT = "Lura kiten, doten mevep basil kimog."
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    from collections import Counter
+
+    return trained({"all": (1.0, Counter(dict.fromkeys([*WORDS, ".", ","], 50)))}, 60)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tokenizer: Tokenizer) -> Path:
+    """What prepare.py writes, of random texts, and a teacher of random weights."""
+    random = np.random.default_rng(0)
+    texts = [random.integers(len(WORDS), size=random.integers(3, 12)).astype(np.uint32) for _ in range(400)]
+
+    def numbers(columns: int, labels: int, rows: int = 300) -> np.ndarray[tuple[int, int], np.dtype[np.int32]]:
+        found = random.integers(400, size=(rows, columns))
+        found[:, -1] = random.integers(labels, size=rows)
+        return found.astype(np.int32)
+
+    pieces = [encoding.ids for encoding in tokenizer.encode_batch_fast(WORDS, add_special_tokens=False)]
+    entries = [[number] for number in range(tokenizer.get_vocab_size())]
+    table = Ragged.of(pieces, np.uint16)
+    special = {name: tokenizer.token_to_id(f"[{name.upper()}]") for name in ("pad", "cls", "sep", "mask")}
+    special |= {"teacher_cls": special["cls"], "teacher_sep": special["sep"], "vocabulary": len(entries)}
+    entities = np.stack([np.arange(300), random.integers(2, size=300), np.full(300, 4)], axis=1).astype(np.int32)
+    answers = np.concatenate([numbers(2, 400), np.zeros((300, 1), np.int32), np.ones((300, 1), np.int32)], axis=1)
+    store = Store(
+        {"cased": table, "lower": table, "teacher": table, "entries": Ragged.of(entries, np.uint16)},
+        Ragged.of(texts, np.uint32),
+        {name: np.arange(400, dtype=np.int32) for name in ("passages", "short", "queries", "texts", "wordlist", "phrases")},
+        {
+            "pairs.titles": numbers(3, 300),
+            "pairs.rqe": numbers(3, 300, 20),
+            "sentiment": numbers(2, 3),
+            "sentiment.short": numbers(2, 3),
+            "toxicity": numbers(2, 2),
+            "nli": numbers(3, 3),
+            "nli.topics": numbers(3, 3),
+            "entities": entities,
+            "answers": answers,
+        },
+        Ragged.of([random.integers(9, size=len(text)) for text in texts[:300]], np.uint8),
+        special,
+    )
+    store.save(tmp_path)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    teacher = Trunk(Shape(len(entries), 384, 1, 12, 64))
+    save_file({name: tensor.half().contiguous() for name, tensor in teacher.state_dict().items()}, tmp_path / "teacher.safetensors")
+    return tmp_path
+
+
+OPTIONS = ["--tokens", "768", "--layers", "1", "--inner", "32", "--every", "1", "--device", "cpu"]
+
+
+def test_both_stages_then_a_checkpoint_with_the_same_numbers(folder: Path, tmp_path: Path) -> None:
+    main([str(folder), "--steps", "8", *OPTIONS])
+    log = (folder / "log.jsonl").read_text().splitlines()
+    assert len(log) == 8
+    assert '"stage": 2' in log[-1]
+    out = tmp_path / "checkpoint"
+    export(folder, out, stored="float32")
+    model = Mini(Shape(Tokenizer.from_file(str(out / "tokenizer.json")).get_vocab_size(), 384, 1, 12, 32))
+    model.load_state_dict(load_weights(folder / "weights"))
+    with Encoder(out, dtype="float32", engine="reference") as encoder, torch.no_grad():
+        assert list(encoder.heads) == list(HEADS)
+        ids = torch.tensor([[token.id for token in encoder.tokenizer.tokens(TEXT)]])
+        lengths = torch.tensor([ids.shape[1]])
+        states = model.trunk(ids, lengths)
+        np.testing.assert_allclose(encoder.embed(TEXT), model.vectors(states, lengths)[0], atol=2e-5)
+        moods = dict(encoder.classify(TEXT))
+        expected = model.sentiment(states, lengths).softmax(-1)[0]
+        np.testing.assert_allclose([moods[label] for label in SENTIMENTS], expected, atol=1e-5)
+        tags = encoder.tag(TEXT, aggregation="none", ignore_labels=[])
+        most = model.entities(states).softmax(-1)[0, 1:-1].amax(-1)
+        np.testing.assert_allclose([one.score for one in tags], most, atol=1e-5)
+        lexical = model.lexical(states, lengths)[0]
+        sparse = encoder.sparse(TEXT)
+        assert len(sparse.ids) == int((lexical > 0).sum())
+        np.testing.assert_allclose(sparse.weights, lexical[torch.as_tensor(np.array(sparse.ids))], atol=1e-5)
+
+
+def test_training_goes_on_where_it_was_stopped(folder: Path) -> None:
+    main([str(folder), "--steps", "2", "--save-every", "0.001", *OPTIONS])
+    state = torch.load(folder / "state.pt", weights_only=True)
+    assert state["step"] >= 1
+    main([str(folder), "--steps", "3", *OPTIONS])
+    steps = [line.split(",")[0] for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert steps[-1] == '{"step": 3'
+
+
+def test_pairs_are_laid_out_as_the_tokenizer_writes_them(folder: Path, tokenizer: Tokenizer) -> None:
+    store = Store.load(folder)
+    rows = [store.texts[number] for number in range(20)]
+    seconds = [store.texts[number] for number in range(20, 40)]
+    laid = Layout(store).lay(rows, "cased", 64, seconds)
+    assert laid.types is not None
+    for number, (first, second) in enumerate(zip(rows, seconds, strict=True)):
+        said = [" ".join(WORDS[word] for word in text) for text in (first, second)]
+        wanted = tokenizer.encode(*said)
+        length = laid.lengths[number]
+        assert laid.ids[number, :length].tolist() == wanted.ids
+        assert laid.types[number, :length].tolist() == wanted.type_ids
+    cut = Layout(store).lay(rows, "cased", 8)
+    assert cut.lengths.max() == 8
+    assert (cut.ids[np.arange(20), cut.lengths - 1] == store.special["sep"]).all()
+
+
+def test_negatives_are_of_other_groups(folder: Path) -> None:
+    from training.objectives import Learner
+
+    store = Store.load(folder)
+    model = Mini(Shape(store.special["vocabulary"], 384, 1, 12, 32))
+    near = nearest(Learner(model, None), store, "cpu", most=20)
+    pairs = store.tasks["pairs.titles"]
+    assert set(near) == {"titles"}  # of the other kind there are too few
+    for own, texts in zip(pairs, near["titles"], strict=True):
+        groups = [set(pairs[pairs[:, 1] == text, 2].tolist()) for text in texts]
+        assert all(group - {own[2]} for group in groups)
+
+
+def test_words_are_the_means_of_their_pieces() -> None:
+    states = torch.arange(12.0).reshape(1, 6, 2)
+    words = torch.tensor([[-1, 0, 0, 1, -1, -1]])
+    assert by_word(states, words, 3).tolist() == [[3.0, 4.0], [6.0, 7.0], [0.0, 0.0]]

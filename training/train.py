@@ -1,0 +1,324 @@
+"""Arrays and a teacher -> weights: two stages, in steps or in seconds, resumable.
+
+    python -m training.train out/mini --seconds 330          # a GPU
+    python -m training.train out/mini --steps 20000          # the same everywhere, whatever the machine's speed
+
+Stage one (up to SECOND of the time) distils the teacher and learns masked words; stage two adds every head. The rate of
+learning follows how much of the steps or seconds is used. out/mini/log.jsonl has the losses, state.pt the state to
+resume from, weights-*.safetensors the averaged weights as float16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from training.batches import Answered, Batch, Distilled, Labelled, Masked, Mixed, Pairs, Ranked, Source, Tagged
+from training.model import Mini, Shape, Trunk, mean
+from training.objectives import OBJECTIVES, Learner
+from training.store import Layout, Store
+
+SECOND = 0.42
+PARTS = 4  # files of weights, each smaller than 16 MiB
+DISTILLED = {"passages": 0.5, "short": 0.2, "queries": 0.15, "texts": 0.1, "phrases": 0.05}
+MASKED = {"passages": 0.7, "short": 0.3}
+
+
+class Endless(IterableDataset[dict[str, Batch]]):
+    def __init__(self, mixed: Mixed) -> None:
+        self.mixed = mixed
+
+    def __iter__(self) -> Iterator[dict[str, Batch]]:
+        worker = get_worker_info()
+        return self.mixed.stream(0 if worker is None else worker.id)
+
+
+def tensors(step: dict[str, Batch]) -> dict[str, dict[str, Tensor]]:
+    return {name: {key: torch.from_numpy(np.asarray(value)) for key, value in one.items()} for name, one in step.items()}
+
+
+def loader(mixed: Mixed, workers: int, cuda: bool) -> Iterator[dict[str, dict[str, Tensor]]]:
+    return iter(
+        DataLoader(
+            Endless(mixed),
+            batch_size=None,
+            num_workers=workers,
+            collate_fn=tensors,
+            pin_memory=cuda,
+            prefetch_factor=6 if workers else None,
+        )
+    )
+
+
+def first_stage(store: Store, tokens: int, seed: int) -> Mixed:
+    return Mixed(
+        {"distilled": Distilled(store, DISTILLED, tokens // 2), "masked": Masked(store, MASKED, tokens // 2)}, {}, 0, seed
+    )
+
+
+def second_stage(store: Store, tokens: int, seed: int, near: dict[str, np.ndarray[Any, Any]]) -> Mixed:
+    kinds = [name.removeprefix("pairs.") for name in store.tasks if name.startswith("pairs.")]
+    shares = {kind: len(store.tasks["pairs." + kind]) ** 0.5 for kind in kinds}
+    deep = {kind: share for kind, share in shares.items() if kind in near}
+    third = tokens // 3
+    at_times: dict[str, tuple[float, Source]] = {
+        "pairs": (0.22, Pairs(store, shares, third)),
+        "ranked": (0.22, Ranked(store, near, deep, third)),
+        "entities": (0.20, Tagged(store, third)),
+        "answer": (0.12, Answered(store, third)),
+        "sentiment": (0.12, Labelled(store, {"sentiment.short": 0.6, "sentiment": 0.4}, third, balanced=True)),
+        "nli": (0.12, Labelled(store, {"nli": 0.6, "nli.topics": 0.4}, third)),
+        "sparse": (0.08, Pairs(store, shares, third // 3)),
+        "toxicity": (0.06, Labelled(store, {"toxicity": 1.0}, third, balanced=True)),
+    }
+    always: dict[str, Source] = {
+        "distilled": Distilled(store, DISTILLED, third),
+        "masked": Masked(store, MASKED, third // 2),
+    }
+    return Mixed(always, at_times, 2, seed + 1)
+
+
+@torch.no_grad()
+def vectors_of(learner: Learner, store: Store, texts: np.ndarray[Any, Any], longest: int, device: str) -> Tensor:
+    """The student's unit vectors of texts by number, float16 [texts, width]."""
+    layer, found = Layout(store), []
+    order = np.argsort(store.texts.lengths()[texts], kind="stable")
+    for begin in range(0, len(order), 512):
+        rows = layer.lay([store.texts[text] for text in texts[order[begin : begin + 512]]], "cased", longest)
+        ids, lengths = (torch.from_numpy(array).to(device) for array in (rows.ids, rows.lengths))
+        with torch.autocast(device.partition(":")[0], torch.bfloat16):
+            found.append(learner.model.vectors(learner.model.trunk(ids, lengths), lengths).half())
+    vectors = torch.cat(found)
+    back = torch.empty(len(order), dtype=torch.long, device=device)
+    back[torch.from_numpy(order).to(device)] = torch.arange(len(order), device=device)
+    return vectors[back]
+
+
+@torch.no_grad()
+def word_vectors(teacher: Trunk, store: Store, device: str) -> Tensor:
+    """The teacher's unit vector of each entry of the vocabulary by itself, float32 [vocabulary, width]."""
+    layout, entries, found = Layout(store, "teacher_"), np.arange(store.special["vocabulary"]), []
+    for begin in range(0, len(entries), 1024):
+        rows = layout.lay([entries[begin + k : begin + k + 1] for k in range(len(entries[begin : begin + 1024]))], "entries", 32)
+        ids, lengths = (torch.from_numpy(array).to(device) for array in (rows.ids, rows.lengths))
+        found.append(functional.normalize(mean(teacher(ids, lengths), lengths), dim=-1))
+    return torch.cat(found)
+
+
+def nearest(learner: Learner, store: Store, device: str, most: int = 40) -> dict[str, np.ndarray[Any, Any]]:
+    """For each pair of each kind the numbers of the `most` texts nearest to its query, without its group's own."""
+    found = {}
+    for name, pairs in store.tasks.items():
+        if not name.startswith("pairs.") or len(np.unique(pairs[:, 1])) <= 4 * most:
+            continue
+        queries = vectors_of(learner, store, pairs[:, 0], 64, device)
+        texts = vectors_of(learner, store, pairs[:, 1], 128, device)
+        group = torch.from_numpy(pairs[:, 2]).to(device)
+        kept = []
+        for begin in range(0, len(pairs), 1024):
+            cosines = queries[begin : begin + 1024].float() @ texts.float().T
+            cosines[group[begin : begin + 1024, None] == group] = -2
+            kept.append(cosines.topk(most).indices.cpu().numpy())
+        found[name.removeprefix("pairs.")] = pairs[:, 1][np.concatenate(kept)]
+    return found
+
+
+def rate(progress: float, peak: float, warm: float = 0.02) -> float:
+    """Linear up to the peak, a cosine down to a hundredth of it."""
+    if progress < warm:
+        return peak * progress / warm
+    return peak * (0.01 + 0.99 * (0.5 + 0.5 * math.cos(math.pi * (progress - warm) / (1 - warm))))
+
+
+class Training:
+    """Everything that changes while training: the model, its averaged weights, the optimiser, how far it is."""
+
+    def __init__(self, learner: Learner, options: argparse.Namespace) -> None:
+        self.learner, self.options = learner, options
+        self.parameters = [p for p in learner.model.parameters() if p.requires_grad]
+        decayed = [p for p in self.parameters if p.ndim > 1]
+        plain = [p for p in self.parameters if p.ndim < 2]
+        groups = [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
+        fused = next(learner.model.parameters()).is_cuda
+        self.optimizer = torch.optim.AdamW(groups, lr=1e-9, betas=(0.9, 0.98), eps=1e-8, fused=fused)
+        self.averaged = [p.detach().clone() for p in self.parameters]
+        self.step, self.used = 0, 0.0
+
+    @property
+    def progress(self) -> float:
+        of_steps = self.step / self.options.steps if self.options.steps else 0.0
+        return max(of_steps, self.used / self.options.seconds if self.options.seconds else 0.0)
+
+    def learn(self, step: dict[str, dict[str, Tensor]], device: str) -> dict[str, Tensor]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate(self.progress, self.options.rate)
+        self.learner.progress = self.progress
+        losses = {}
+        for name, batch in step.items():
+            here = {
+                key: value if key in ("count", "each") else value.to(device, non_blocking=True)
+                for key, value in batch.items()
+            }
+            with torch.autocast(device.partition(":")[0], torch.bfloat16):
+                loss = OBJECTIVES[name](self.learner, here)
+            loss.backward()
+            losses[name] = loss.detach()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        keep = min(0.999, 1 - 1 / (self.step / 10 + 1))
+        torch._foreach_lerp_(self.averaged, [p.detach() for p in self.parameters], 1 - keep)
+        self.step += 1
+        return losses
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "model": self.learner.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "averaged": self.averaged,
+            "step": self.step,
+            "used": self.used,
+        }
+
+    def resume(self, path: Path, device: str) -> None:
+        state = torch.load(path, map_location=device, weights_only=True)
+        self.learner.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.averaged = [tensor.to(device) for tensor in state["averaged"]]
+        self.step, self.used = state["step"], state["used"]
+
+    def average(self) -> None:
+        """The model takes its averaged weights."""
+        with torch.no_grad():
+            for own, averaged in zip(self.parameters, self.averaged, strict=True):
+                own.copy_(averaged)
+
+
+def run(training: Training, store: Store, folder: Path, device: str) -> None:
+    options, began, before = training.options, time.monotonic(), training.used
+    source: Iterator[dict[str, dict[str, Tensor]]] | None = None
+    stage, sums, saved = 0, {}, time.monotonic()
+    with (folder / "log.jsonl").open("a") as log:
+        while training.progress < 1:
+            wanted = 1 if training.progress < SECOND else 2
+            if wanted != stage or source is None:
+                stage = wanted
+                mixed = (
+                    first_stage(store, options.tokens, options.seed + training.step)
+                    if stage == 1
+                    else second_stage(
+                        store, options.tokens, options.seed + training.step, nearest(training.learner, store, device)
+                    )
+                )
+                source = loader(mixed, options.workers, device.startswith("cuda"))
+            losses = training.learn(next(source), device)
+            training.used = before + time.monotonic() - began
+            for name, loss in losses.items():
+                total, count = sums.get(name, (0.0, 0))
+                sums[name] = (total + loss, count + 1)
+            if training.step % options.every == 0:
+                shown = {name: round(float(total) / count, 4) for name, (total, count) in sums.items()}
+                line = {"step": training.step, "seconds": round(training.used, 1), "stage": stage} | shown
+                log.write(json.dumps(line) + "\n")
+                log.flush()
+                print(json.dumps(line), flush=True)  # noqa: T201
+                sums = {}
+            if options.save_every and time.monotonic() - saved > options.save_every:
+                torch.save(training.state(), folder / "state.part")
+                (folder / "state.part").replace(folder / "state.pt")
+                saved = time.monotonic()
+
+
+def save_weights(model: Mini, folder: Path) -> None:
+    """float16, in PARTS files of about equal size, so that each is small enough to be carried."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts: list[dict[str, Tensor]] = [{} for _ in range(PARTS)]
+    sizes = [0] * PARTS
+    for name, tensor in sorted(model.state_dict().items(), key=lambda item: -item[1].numel()):
+        part = sizes.index(min(sizes))
+        parts[part][name] = tensor.detach().half().cpu().contiguous()
+        sizes[part] += tensor.numel()
+    for number, part in enumerate(parts):
+        save_file(part, folder / f"weights-{number}.safetensors")
+
+
+def load_weights(folder: Path) -> dict[str, Tensor]:
+    return {
+        name: tensor.float()
+        for path in sorted(folder.glob("weights-*.safetensors"))
+        for name, tensor in load_file(path).items()
+    }
+
+
+def load_teacher(path: Path) -> Trunk:
+    """A BERT whose matrices are stored as int8 with a scale per row (prepare.py writes it so)."""
+    stored = load_file(path)
+    weights = {
+        name: tensor.float() * stored[name + ".scale"].float()[:, None] if tensor.dtype == torch.int8 else tensor.float()
+        for name, tensor in stored.items()
+        if not name.endswith(".scale")
+    }
+    words, width = weights["embeddings.word_embeddings.weight"].shape
+    layers = 1 + max(int(name.split(".")[2]) for name in weights if name.startswith("encoder.layer."))
+    inner = len(weights["encoder.layer.0.intermediate.dense.weight"])
+    places = len(weights["embeddings.position_embeddings.weight"])
+    teacher = Trunk(Shape(words, width, layers, 12, inner, places))
+    teacher.load_state_dict(weights)
+    return teacher.eval().requires_grad_(False)
+
+
+def parsed(given: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", type=Path, help="what prepare.py wrote; losses, state and weights go there, too")
+    parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=0.0)
+    parser.add_argument("--tokens", type=int, default=49_152, help="of a step")
+    parser.add_argument("--rate", type=float, default=8e-4, help="the highest")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=0, help="processes that make batches")
+    parser.add_argument("--every", type=int, default=100, help="steps between two lines of the log")
+    parser.add_argument("--save-every", type=float, default=300, help="seconds between two saved states; 0: never")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--inner", type=int, default=1152)
+    return parser.parse_args(given)
+
+
+def main(given: list[str] | None = None) -> None:
+    options = parsed(given)
+    if not options.steps and not options.seconds:
+        sys.exit("say how long to train: --steps or --seconds")
+    torch.manual_seed(options.seed)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    store = Store.load(options.folder)
+    shape = Shape(store.special["vocabulary"], num_hidden_layers=options.layers, intermediate_size=options.inner)
+    (options.folder / "shape.json").write_text(json.dumps(asdict(shape)))
+    model = Mini(shape)
+    teacher = load_teacher(options.folder / "teacher.safetensors").to(options.device)
+    model.start(word_vectors(teacher, store, options.device).cpu())
+    if options.device.startswith("cuda"):
+        teacher = teacher.bfloat16()
+    training = Training(Learner(model.to(options.device).train(), teacher), options)
+    if (options.folder / "state.pt").exists():
+        training.resume(options.folder / "state.pt", options.device)
+    run(training, store, options.folder, options.device)
+    training.average()
+    save_weights(model, options.folder / "weights")
+
+
+if __name__ == "__main__":
+    main()
