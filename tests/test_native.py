@@ -16,6 +16,7 @@ from random_models import MEAN, NORM, Model, Shape, batch_of, build, double, rea
 from onepass.engines.batch import Floats, Ints, PackedBatch, Read
 from onepass.engines.native import Native, instruction_sets
 from onepass.engines.reference import Reference
+from onepass.engines.torch import Torch
 from onepass.errors import BadCheckpoint, BadSetting, EngineFailure, MissingTensor, UnsupportedOption
 from onepass.model.checkpoint import load_checkpoint
 from onepass.model.heads import (
@@ -427,10 +428,14 @@ BAD_BATCHES = {
 }
 
 
+either = pytest.mark.parametrize("make", [Native, Torch])
+
+
+@either
 @pytest.mark.parametrize(("words", "batch"), BAD_BATCHES.items(), ids=BAD_BATCHES.keys())
-def test_a_bad_batch_is_refused_in_words(words: str, batch: PackedBatch) -> None:
+def test_a_bad_batch_is_refused_in_words(words: str, batch: PackedBatch, make: type[Native] | type[Torch]) -> None:
     model = build(Shape(rows=10))
-    engine = Native(model.spec, {"mean": MEAN}, model.weights)
+    engine = make(model.spec, {"mean": MEAN}, model.weights)
     with pytest.raises(EngineFailure, match=words):
         engine.run(batch, [Read("mean", ints(0))])
     assert len(engine.run(GOOD, [read_all(GOOD, "mean")])[0].values) == 2
@@ -454,8 +459,9 @@ BAD_READS = {
 }
 
 
+@either
 @pytest.mark.parametrize(("words", "read"), BAD_READS.items(), ids=BAD_READS.keys())
-def test_a_bad_read_is_refused_in_words(words: str, read: Read) -> None:
+def test_a_bad_read_is_refused_in_words(words: str, read: Read, make: type[Native] | type[Torch]) -> None:
     model = build(Shape())
     heads = {
         "tokens": HeadSpec("tokens", Pool(("tokens",))),
@@ -464,7 +470,7 @@ def test_a_bad_read_is_refused_in_words(words: str, read: Read) -> None:
         "scores": HeadSpec("scores", Pool(("first",)), per_row=(Vocabulary(),)),
     }
     with pytest.raises(EngineFailure, match=words):
-        Native(model.spec, heads, model.weights).run(GOOD, [read])
+        make(model.spec, heads, model.weights).run(GOOD, [read])
 
 
 def test_what_does_not_fit_is_refused_when_built() -> None:

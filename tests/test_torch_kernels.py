@@ -1,4 +1,4 @@
-"""The torch engine's Triton kernels beside plain torch. Without a GPU they run in Triton's interpreter (conftest.py)."""
+"""The torch engine's Triton kernels beside plain torch; without a GPU in Triton's interpreter (conftest.py)."""
 
 from __future__ import annotations
 
@@ -52,9 +52,10 @@ def test_sums_and_norms(width: int, keep_sum: bool, kind: str, dtype: torch.dtyp
 
 
 @dtypes
+@pytest.mark.parametrize("width", [24, 600, 1024])
 @pytest.mark.parametrize("kind", ["gelu", "gelu_tanh", "silu"])
-def test_gates(kind: ActivationKind, dtype: torch.dtype) -> None:
-    both = drawn(7, 2 * 150, dtype=dtype) * 3
+def test_gates(kind: ActivationKind, width: int, dtype: torch.dtype) -> None:
+    both = drawn(7, 2 * width, dtype=dtype) * 3
     assert near(torch_kernels.gate(both, kind), gated(kind, both, fused=False))
 
 

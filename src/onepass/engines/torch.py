@@ -7,7 +7,7 @@ is read from it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -47,8 +47,10 @@ class Torch:
     """dtype: what products multiply; sums, the residual stream, norms, softmax and heads are float32 in any case.
 
     device: as torch names it. On CUDA all calls enqueue on one stream of the engine's own and wait for their own
-    output alone: while one runs there the next is packed and sent, and memory is used again in that order. `cores` is
-    ignored: on a CPU torch decides. Raises UnsupportedOption, MissingTensor, BadCheckpoint, BadSetting.
+    output alone: while one runs there the next is packed and sent, and memory is used again in that order. `cores` are
+    torch's threads where the device is the CPU.
+
+    Raises UnsupportedOption, MissingTensor, BadCheckpoint, BadSetting.
     """
 
     name = "torch"
@@ -110,7 +112,8 @@ class Torch:
         for read in reads:
             if read.head not in self._heads.specs:
                 raise EngineFailure(f"the model has no head {read.head!r}; it has {', '.join(self._heads.specs)}")
-        return self._fitting(batch, reads)
+        with self._threads(cores):
+            return self._fitting(batch, reads)
 
     def _fitting(self, batch: PackedBatch, reads: Sequence[Read]) -> list[Output]:
         if batch.rows == 1 or self._most_tokens is None or batch.tokens <= self._most_tokens:
@@ -155,10 +158,23 @@ class Torch:
     def max_similarity(self, query: Floats, documents: Floats, offsets: Ints, cores: int = 1) -> Floats:
         """In float32, whatever the dtype."""
         check_similarity(query, documents, offsets)
-        with torch.inference_mode(), self._on_stream():
+        with self._threads(cores), torch.inference_mode(), self._on_stream():
             ours, theirs = (as_tensor(x).to(self.device) for x in (query, documents))
             (scores,) = Download([similarity(ours, theirs, offsets)]).arrays()
         return scores
+
+    @contextlib.contextmanager
+    def _threads(self, cores: int) -> Iterator[None]:
+        """What torch computes with on a CPU in this thread, and as before afterwards."""
+        before = torch.get_num_threads()
+        if self.device.type != "cpu" or cores == before:
+            yield
+            return
+        torch.set_num_threads(cores)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def _on_stream(self) -> contextlib.AbstractContextManager[object]:
         return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)

@@ -72,11 +72,8 @@ class Heads:
         for step in (*plan.head.per_token, *plan.head.per_row):
             if isinstance(step, Vocabulary):
                 rows = len(self.matrices[step].weight)
-                for what, ids in (("vocabulary id", plan.read.vocabulary), ("target", plan.read.targets)):
-                    if ids is not None and len(ids) and (ids.min() < 0 or ids.max() >= rows):
-                        raise EngineFailure(
-                            f"the {what}s run from {ids.min()} to {ids.max()}, their table has {rows} rows"
-                        )
+                _check_ids("token id", plan.read.vocabulary, rows)
+                _check_ids("target", plan.read.targets, rows)
 
     def run(self, plan: Plan, states: Tensor, sent: Tensor) -> Finished:
         chain = _Chain(plan.head)
@@ -231,6 +228,11 @@ class _Chain:
         following = self.after if self.after_pooling else (*self.after, *head.per_row)
         self.in_blocks = all(isinstance(step, Activation) for step in following)
         self.rises = all(isinstance(step, Activation) and step.kind in RISING for step in self.after)
+
+
+def _check_ids(what: str, ids: Ints | None, rows: int) -> None:
+    if ids is not None and len(wrong := ids[(ids < 0) | (ids >= rows)]):
+        raise EngineFailure(f"a read asks for {what} {wrong[0]} of a vocabulary of {rows}")
 
 
 def _scores(x: Tensor, matrix: Matrix) -> Tensor:

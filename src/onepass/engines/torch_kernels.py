@@ -98,29 +98,28 @@ def add_norm(
 
 
 @triton.jit
-def _gate(both, out, width, count, KIND: tl.constexpr, SIZE: tl.constexpr):
-    place = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
-    inside = place < count
-    source = place // width * (2 * width) + place % width
-    x = tl.load(both + source, mask=inside, other=0.0).to(tl.float32)
-    up = tl.load(both + source + width, mask=inside, other=0.0).to(tl.float32)
+def _gate(both, out, width, KIND: tl.constexpr, SIZE: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * SIZE + tl.arange(0, SIZE)
+    inside = column < width
+    x = tl.load(both + row * 2 * width + column, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(both + row * 2 * width + width + column, mask=inside, other=0.0).to(tl.float32)
     if KIND == "gelu":
         x = 0.5 * x * (1 + tl.erf(x * 0.7071067811865476))
     elif KIND == "gelu_tanh":
         x = x * tl.sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x))
     else:
         x = x * tl.sigmoid(x)
-    tl.store(out + place, (x * up).to(out.dtype.element_ty), mask=inside)
+    tl.store(out + row * width + column, (x * up).to(out.dtype.element_ty), mask=inside)
 
 
 def gate(both: Tensor, kind: ActivationKind) -> Tensor:
     """As torch_steps.gated."""
     rows, double = both.shape
-    out = torch.empty((rows, double // 2), dtype=both.dtype, device=both.device)
-    size = 1024
-    _gate[(triton.cdiv(out.numel(), size),)](
-        both.contiguous(), out, double // 2, out.numel(), KIND=kind, SIZE=size, num_warps=4
-    )
+    width = double // 2
+    out = torch.empty((rows, width), dtype=both.dtype, device=both.device)
+    size = min(triton.next_power_of_2(width), 1024 if width % 1024 == 0 else 512)
+    _gate[(rows, triton.cdiv(width, size))](both.contiguous(), out, width, KIND=kind, SIZE=size, num_warps=4)
     return out
 
 

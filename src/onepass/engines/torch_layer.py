@@ -51,26 +51,26 @@ class SelfAttention:
     def run(self, asking: Tensor, answering: Tensor, rows: Rows) -> Update:
         """Queries and keys are made of `asking`, values of `answering`; both [tokens, ...]."""
         heads, kv_heads, size = self.spec.heads, self.spec.kv_heads, self.spec.head_size
-        parts = [heads * size, kv_heads * size, kv_heads * size]
+        made = self.asked(asking).unflatten(1, (-1, size))
         if self.valued is not None:
-            query, key = self.asked(asking).split(parts[:2], dim=1)
-            value = self.valued(answering)
+            both, value = made, self.valued(answering).unflatten(1, (-1, size))
         else:
-            query, key, value = self.asked(asking).split(parts, dim=1)
-        if self.spec.qk_norm == "flat":
-            query, key = self.normed(query, key)
-        query, key, value = (x.unflatten(1, (-1, size)) for x in (query, key, value))
-        if self.spec.qk_norm == "head":
-            query, key = self.normed(query, key)
+            both, value = made.split([heads + kv_heads, kv_heads], dim=1)
+        if self.spec.qk_norm is not None:
+            both = self.normed(both)
         if self.spec.rope is not None:
             tables, starts = rows.tables[self.spec.rope], rows.starts[self.spec.rope]
-            query, key = (rotated(x, *tables, starts, self.fused) for x in (query, key))
+            both = rotated(both, *tables, starts, self.fused)
+        query, key = both.split([heads, kv_heads], dim=1)
         mixed = self.mixed(query, key, value, rows)
         return self.output(mixed.reshape(len(mixed), -1)), self.output.late_bias
 
-    def normed(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        q, k = (norm(x.float()).to(x.dtype) for norm, x in zip(self.norms, (query, key), strict=True))
-        return q, k
+    def normed(self, both: Tensor) -> Tensor:
+        """Queries and keys, [tokens, heads + kv_heads, head_size], each head by itself or all of them together."""
+        parts = both.split([self.spec.heads, self.spec.kv_heads], dim=1)
+        flat = self.spec.qk_norm == "flat"
+        normed = [norm((x.flatten(1) if flat else x).float()) for norm, x in zip(self.norms, parts, strict=True)]
+        return torch.cat([y.view(x.shape).to(x.dtype) for y, x in zip(normed, parts, strict=True)], dim=1)
 
     def mixed(self, query: Tensor, key: Tensor, value: Tensor, rows: Rows) -> Tensor:
         """[tokens, heads, head_size], by the fastest way that says what this layer asks."""

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from onepass.model.spec import AttentionSpec
 
-KEYS = 64
-
 
 @triton.jit
 def _tile(pointer, tokens, token_stride, head, there, SIZE: tl.constexpr, PADDED: tl.constexpr):
@@ -30,8 +28,7 @@ def _tile(pointer, tokens, token_stride, head, there, SIZE: tl.constexpr, PADDED
 @triton.jit
 def _keys(first, seen, radius, QUERIES: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr):
     """The first and the end of the keys that a block of queries can see."""
-    lower = 0
-    upper = seen
+    lower, upper = seen * 0, seen
     if CAUSAL:
         upper = tl.minimum(upper, first + QUERIES)
     if WINDOW:
@@ -105,6 +102,7 @@ def run(
     offsets: int32 [rows + 1].  visible: int32 [rows].  blocks: torch_disentangled.query_blocks in blocks of `queries`.
     """
     tokens, heads, size = query.shape
+    padded = max(16, triton.next_power_of_2(size))
     out = torch.empty((tokens, heads, size), dtype=query.dtype, device=query.device)
     query, key, value = (x if x.stride()[1:] == (size, 1) else x.contiguous() for x in (query, key, value))
     _attend[(len(blocks), heads)](
@@ -126,9 +124,9 @@ def run(
         HEADS=heads,
         GROUP=attention.heads // attention.kv_heads,
         SIZE=size,
-        PADDED=max(16, triton.next_power_of_2(size)),
+        PADDED=padded,
         QUERIES=queries,
-        KEYS=KEYS if query.dtype != torch.float32 else KEYS // 2,
+        KEYS=64 if padded <= 128 and query.dtype != torch.float32 else 32,
         BIASED=bias is not None,
         CAPPED=attention.softcap is not None,
         CAUSAL=attention.causal,

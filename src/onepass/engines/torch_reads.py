@@ -129,7 +129,7 @@ class _Planner:
                 return self._picked(self._tokens())
             case "spans":
                 if self.read.spans is None or self.read.offsets is None:
-                    raise EngineFailure(f"the head {self.head.kind!r} reads spans, and the read names none")
+                    raise EngineFailure("a head that pools spans needs a read that names them")
                 return self._picked(self.row_begins[self._owners()][:, None] + self._spans(check_order=False), 2)
         return self._summed(kind)
 
@@ -176,13 +176,13 @@ class _Planner:
             bounds = np.concatenate([[0], np.cumsum(sizes)])
             return np.arange(bounds[-1]) + np.repeat(self.row_begins - bounds[:-1], sizes)
         owners = self._owners()
-        self._check_places(self.read.positions, owners)
+        self._check_places("position", self.read.positions, owners)
         return self.row_begins[owners] + self.read.positions
 
     def _spans(self, check_order: bool = True) -> Indices:
         spans = self.read.spans
         assert spans is not None
-        self._check_places(spans, self._owners()[:, None])
+        self._check_places("span position", spans, self._owners()[:, None])
         if check_order and (spans[:, 0] > spans[:, 1]).any():
             first, last = spans[spans[:, 0] > spans[:, 1]][0]
             raise EngineFailure(f"a read's span from {first} to {last} has no tokens")
@@ -193,23 +193,27 @@ class _Planner:
         assert self.read.offsets is not None
         return np.repeat(np.arange(len(self.read.rows)), np.diff(self.read.offsets))
 
-    def _check_places(self, places: Ints, owners: Indices) -> None:
+    def _check_places(self, what: str, places: Ints, owners: Indices) -> None:
         lengths = (self.row_ends - self.row_begins)[owners]
         wrong = (places < 0) | (places >= lengths)
         if wrong.any():
             place, length = places[wrong][0], np.broadcast_to(lengths, places.shape)[wrong][0]
-            raise EngineFailure(f"position {place} of a read is outside its row of {length} tokens")
+            raise EngineFailure(f"a read asks for {what} {place} of a row of {length}")
 
 
 def _check_rows(read: Read, batch: PackedBatch) -> None:
-    if len(read.rows) and (read.rows.min() < 0 or read.rows.max() >= batch.rows):
-        raise EngineFailure(f"a read's rows run to {read.rows.max()}, the batch has {batch.rows}")
-    if read.offsets is None:
+    wrong = read.rows[(read.rows < 0) | (read.rows >= batch.rows)]
+    if len(wrong):
+        raise EngineFailure(f"a read asks for row {wrong[0]} of a batch of {batch.rows}")
+    if read.skip is not None and len(read.skip) != len(read.rows):
+        raise EngineFailure("a read's skip needs one number per row")
+    what, among = ("positions", read.positions) if read.positions is not None else ("spans", read.spans)
+    if among is None:
         return
-    among = read.positions if read.positions is not None else read.spans
-    rising = len(read.offsets) == len(read.rows) + 1 and read.offsets[0] == 0 and (np.diff(read.offsets) >= 0).all()
-    if not rising or (among is not None and read.offsets[-1] != len(among)):
-        raise EngineFailure("a read's offsets must rise from 0 to the number of its positions or spans, one per row")
+    if read.offsets is None or len(read.offsets) != len(read.rows) + 1:
+        raise EngineFailure("a read with positions or spans needs offsets, one more than it has rows")
+    if read.offsets[0] != 0 or read.offsets[-1] != len(among) or (np.diff(read.offsets) < 0).any():
+        raise EngineFailure(f"a read's offsets must rise from 0 to its {len(among)} {what}")
 
 
 def _check_targets(head: HeadSpec, read: Read, counts: Indices) -> None:
