@@ -407,7 +407,8 @@ def peak_mb() -> float:
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux says what was resident at most")
-def test_what_reads_take_in_memory() -> None:
+@pytest.mark.parametrize("make", [Native, Torch])
+def test_what_reads_take_in_memory(make: type[Native] | type[Torch]) -> None:
     """It depends neither on the vocabulary nor on the number of pairs."""
     words = 200_000
     weights = WEIGHTS | {
@@ -415,7 +416,7 @@ def test_what_reads_take_in_memory() -> None:
         "h.words.bias": np.full(words, -30, np.float32),
     }
     heads = {"splade": replace(SPLADE["sum"], kind="splade"), "fill": replace(FILL, kind="fill")}
-    engine = Native(MODEL.spec, heads, weights)
+    engine = make(MODEL.spec, heads, weights)
     batch = batch_of([128] * 4)
     read = read_all(batch, "splade"), replace(read_all(batch, "fill"), targets=np.arange(512, dtype=np.int32))
     documents, offsets = np.ones((10_000, 16), np.float32), np.arange(10_001, dtype=np.int32)

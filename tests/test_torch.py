@@ -1,0 +1,283 @@
+"""The torch engine by itself: memory that runs out, batches filled up to buckets, threads, and where it computes.
+
+Its numbers are held against transformers and the reference by the tests of all engines.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from random_models import MEAN, NORM, Model, Shape, batch_of, build, draw, read_all, row_of, spec_of, worst
+
+from onepass import Encoder
+from onepass.engines import build_engine
+from onepass.engines.batch import Output, PackedBatch, Read
+from onepass.engines.place import CPU, find_place, gpu
+from onepass.engines.torch import Torch
+from onepass.engines.torch_batch import Bucket, Layout, Upload
+from onepass.engines.torch_graphs import in_eighths, in_fours
+from onepass.errors import BadSetting, EngineFailure, MissingExtra
+from onepass.model.checkpoint import load_checkpoint
+from onepass.model.heads import Activation, HeadSpec, Linear, Pool, Vocabulary
+from onepass.model.spec import ConvSpec, Disentangled, EncoderSpec, RopeSpec, T5Buckets
+
+CUDA = torch.cuda.is_available()
+DEVICE = "cuda" if CUDA else "cpu"
+LENGTHS = [5, 1, 9, 17, 3, 33, 2]
+
+
+def ints(*values: int) -> np.ndarray[Any, np.dtype[np.int32]]:
+    return np.array(values, dtype=np.int32)
+
+
+# Memory
+
+HEADS = {
+    "mean": MEAN,
+    "tokens": HeadSpec("tokens", Pool(("tokens",))),
+    "spans": HeadSpec("spans", Pool(("spans",))),
+    "words": HeadSpec("words", Pool(("max_by_token",), without=(3,)), per_token=(Linear("h.weight"),)),
+    "sparse": HeadSpec(
+        "sparse", Pool(("max",)), per_token=(Vocabulary(), Activation("relu_log1p")), sparse=True
+    ),
+    "next": HeadSpec("next", Pool(("tokens",)), per_token=(Vocabulary(),)),
+    "skipping": HeadSpec("skipping", Pool(("weighted_mean",), skip_prompt=True)),
+}  # fmt: skip
+BATCH = batch_of(LENGTHS, vocab=30)
+EVERY = np.arange(len(LENGTHS), dtype=np.int32)
+READS = [
+    *(read_all(BATCH, name) for name in ("mean", "tokens", "words", "sparse")),
+    Read("mean", EVERY[::-1].copy()),
+    Read("tokens", ints(5, 0, 3), positions=ints(32, 0, 4, 16, 2), offsets=ints(0, 2, 3, 5)),
+    Read("tokens", ints(2)),
+    Read("spans", ints(0, 6, 3), spans=np.array([[0, 4], [1, 1], [2, 9]], np.int32), offsets=ints(0, 1, 2, 3)),
+    Read("mean", ints(3, 5), spans=np.array([[0, 4], [1, 1], [2, 9]], np.int32), offsets=ints(0, 1, 3)),
+    Read("next", ints(5, 1), targets=np.arange(34, dtype=np.int32)),
+    Read("next", ints(4, 0), positions=ints(2, 0, 1), offsets=ints(0, 1, 3), targets=ints(7, 8, 9)),
+    Read("skipping", ints(5, 2, 0), skip=ints(30, 8, 0)),
+    Read("sparse", ints(6, 0), vocabulary=ints(5, 3, 17)),
+]
+
+
+class Small(Torch):
+    """Out of memory where a batch has more than `room` tokens."""
+
+    room = 0
+    runs: list[int]
+
+    def _computed(self, batch: PackedBatch, reads: Sequence[Read]) -> list[Output]:
+        self.runs.append(batch.tokens)
+        if batch.tokens > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super()._computed(batch, reads)
+
+
+def small(model: Model, room: int) -> Small:
+    weights = model.weights | {"h.weight": np.ones((2, 64), np.float32)}
+    engine = Small(model.spec, HEADS, weights, device=DEVICE)
+    engine.room, engine.runs = room, []
+    return engine
+
+
+@pytest.mark.parametrize("room", [33, 40, 60])
+def test_what_does_not_fit_into_memory_is_halved(room: int) -> None:
+    model = build(Shape(vocab=40))
+    whole = small(model, 1000).run(BATCH, READS)
+    engine = small(model, room)
+    halved = engine.run(BATCH, READS)
+    assert max(engine.runs[1:]) <= BATCH.tokens // 2 + 33 < BATCH.tokens
+    for ours, expected in zip(halved, whole, strict=True):
+        assert ours.offsets.tolist() == expected.offsets.tolist()
+        assert ours.values.shape == expected.values.shape
+        assert np.abs(ours.values - expected.values).max() < 1e-5
+        assert (ours.ids is None) == (expected.ids is None)
+        assert ours.ids is None or np.array_equal(ours.ids, expected.ids)  # type: ignore[arg-type]
+
+
+def test_what_fits_into_memory_is_remembered() -> None:
+    engine = small(build(Shape(vocab=40)), 40)
+    engine.run(BATCH, READS)
+    tried = len(engine.runs)
+    assert engine.info()["most_tokens"] <= 40
+    engine.run(BATCH, READS)
+    assert max(engine.runs[tried:]) <= 40  # nothing fails a second time
+
+
+def test_only_a_row_that_does_not_fit_alone_fails() -> None:
+    engine = small(build(Shape(vocab=40)), 20)
+    with pytest.raises(EngineFailure, match=r"^no memory on \w+ for a row of 33 tokens; send shorter texts$"):
+        engine.run(BATCH, READS)
+    assert len(engine.run(row_of(BATCH, 3), [])) == 0
+
+
+# Buckets, in which a CUDA graph finds its batches
+
+
+def special(**changes: Any) -> EncoderSpec:
+    """What looks at neighbours or places: a convolution, rotations, biases."""
+    spec = spec_of(Shape(vocab=40))
+    rope = 0 if "ropes" in changes else None
+    layers = tuple(replace(layer, attention=replace(layer.attention, rope=rope)) for layer in spec.layers)
+    return replace(spec, layers=layers, **changes)
+
+
+SPECS = {
+    "plain": special(),
+    "after the pad id": spec_of(Shape(vocab=40, after_pad=True)),
+    "convolution": special(conv=ConvSpec(5, 2, "tanh", NORM)),
+    "rotations": special(ropes=(RopeSpec(16, 1e4),)),
+    "biases": special(relative=T5Buckets(8, 20)),
+    "disentangled": special(relative=Disentangled(16, 40, 16, True, True)),
+}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_what_fills_up_a_bucket_changes_nothing(name: str) -> None:
+    spec = SPECS[name]
+    engine = Torch(spec, {}, draw(spec))
+    (expected,) = Torch(spec, HEADS_OF_STATES, draw(spec)).run(BATCH, [read_all(BATCH, "tokens")])
+    upload = Upload()
+    rotaries, biases = engine._tables.of(BATCH, 128)
+    bucket = Bucket(96, 16, 128)
+    layout = Layout(spec, BATCH, [starts for _, _, starts in rotaries], upload, bucket)
+    with torch.inference_mode():
+        rows = layout.rows(upload.send(torch.device("cpu")), *engine._tables_on_device(rotaries, biases))
+        rows.on_host = BATCH  # which attention row by row asks, unlike kernels
+        states = engine._trunk.run(rows)
+    assert states.shape == (96, 64)
+    assert worst(states[: BATCH.tokens].numpy(), expected.values) < 1e-6
+
+
+HEADS_OF_STATES = {"tokens": HEADS["tokens"]}
+
+
+@pytest.mark.skipif(not CUDA, reason="CUDA graphs need a CUDA device")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", SPECS)
+def test_a_graph_gives_what_launches_give(name: str, dtype: str) -> None:
+    spec = SPECS[name]
+    engine = Torch(spec, HEADS_OF_STATES, draw(spec), dtype, device="cuda")
+    batches = [batch_of(lengths, vocab=30, seed=len(lengths)) for lengths in (LENGTHS, LENGTHS[::-1], [60, 9])]
+    launched = [engine.run(batch, [read_all(batch, "tokens")])[0].values for batch in batches]
+    for _ in range(3):
+        for batch, expected in zip(batches, launched, strict=True):
+            assert worst(engine.run(batch, [read_all(batch, "tokens")])[0].values, expected) < 1e-5
+    assert engine.info()["graphs"] == 2
+
+
+def test_sizes_of_buckets() -> None:
+    for n in range(1, 5000):
+        assert n <= in_eighths(n) <= max(n * 9 / 8, n + 7)
+        assert in_eighths(in_eighths(n)) == in_eighths(n)
+        assert n <= in_fours(n, 1) < 4 * n
+    assert len({in_eighths(n) for n in range(1, 4097)}) < 64
+
+
+# Threads
+
+
+def test_calls_from_several_threads_do_not_meet() -> None:
+    model = build(Shape(width=96, heads=6))
+    engine = Torch(model.spec, {"mean": MEAN}, model.weights, device=DEVICE)
+    batches = [batch_of(lengths, seed=i) for i, lengths in enumerate([LENGTHS, [300], [1], [17, 18, 19] * 5] * 4)]
+    alone = [engine.run(batch, [read_all(batch, "mean")])[0].values for batch in batches]
+    with ThreadPoolExecutor(4) as threads:
+        for cores in (1, 2):
+            together = threads.map(lambda b, c=cores: engine.run(b, [read_all(b, "mean")], c)[0].values, batches)
+            for a, b in zip(together, alone, strict=True):
+                assert np.abs(a - b).max() < 1e-5
+
+
+def test_torchs_threads_are_as_before_a_call() -> None:
+    model = build(Shape(layers=1))
+    engine = Torch(model.spec, {"mean": MEAN}, model.weights)
+    before = torch.get_num_threads()
+    for cores in (1, before + 1):
+        engine.run(BATCH, [read_all(BATCH, "mean")], cores)
+        assert torch.get_num_threads() == before
+
+
+# Half precision
+
+
+@pytest.mark.parametrize(("dtype", "cosine"), [("bfloat16", 0.9999), ("float16", 0.99999)])
+def test_half_precision_on_the_real_model(minilm: Path, dtype: str, cosine: float) -> None:
+    checkpoint = load_checkpoint(minilm)
+    text = Path(__file__).read_text(encoding="utf-8")
+    rows = [checkpoint.tokenizer.library.encode(text[at : at + 40 + at // 4]).ids[:256] for at in range(0, 3000, 200)]
+    ids = np.concatenate([np.array(row, np.int32) for row in rows])
+    offsets = np.cumsum([0, *map(len, rows)], dtype=np.int32)
+    batch = PackedBatch(ids, np.zeros_like(ids), offsets, np.diff(offsets))
+    single, half = (
+        Torch(checkpoint.spec, checkpoint.heads, checkpoint.weights, kind, device=DEVICE)
+        .run(batch, [read_all(batch, "embed")])[0]
+        .values
+        for kind in ("float32", dtype)
+    )
+    assert (single * half).sum(axis=1).min() >= cosine
+    assert not np.array_equal(single, half)
+
+
+def test_half_precision_holds_half_the_bytes() -> None:
+    model = build(Shape(vocab=2, rows=4, width=256, inner=512, heads=8, head_size=32))
+    sizes = {
+        dtype: Torch(model.spec, {"mean": MEAN}, model.weights, dtype).info()["weight_bytes"]
+        for dtype in ("float32", "bfloat16", "float16")
+    }
+    assert sizes["bfloat16"] == sizes["float16"]
+    assert 0.5 < sizes["bfloat16"] / sizes["float32"] < 0.52
+
+
+# Where it computes
+
+
+def test_a_gpu_without_torch_names_the_command(tiny_embedder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else found(name))
+    command = re.escape('needs torch; run: pip install "onepass[torch]", or choose ')
+    for device in ("cuda", "cuda:1", "mps"):
+        with pytest.raises(MissingExtra, match=f"^device '{device}' {command}"):
+            Encoder(tiny_embedder, device=device)
+    with pytest.raises(MissingExtra, match=f"^the torch engine {command}"):
+        Encoder(tiny_embedder, engine="torch", device="cpu")
+    assert (find_place("auto").name, find_place("auto").reason[:22]) == ("cpu", "torch is not installed")
+
+
+@pytest.mark.skipif(CUDA, reason="asks for a GPU where there is none")
+def test_a_gpu_that_is_not_there_is_said_to_be_missing(tiny_embedder: Path) -> None:
+    for device in ("cuda", "cuda:3"):
+        with pytest.raises(BadSetting, match=rf"^device '{device}' is not here: torch finds 0 CUDA devices; choose "):
+            Encoder(tiny_embedder, device=device)
+    assert find_place("auto", "torch").name == "cpu"
+
+
+def test_engines_of_the_cpu_are_not_for_a_gpu(tiny_embedder: Path) -> None:
+    checkpoint = load_checkpoint(tiny_embedder)
+    for engine in ("native", "reference"):
+        with pytest.raises(BadSetting, match=f"^the {engine} engine computes on the CPU, not on cuda:0; choose "):
+            build_engine(checkpoint, engine, place=gpu("cuda:0", "asked"))
+        assert find_place("auto", engine).reason == f"the {engine} engine computes there"
+
+
+def test_an_encoder_says_what_it_runs_on(tiny_embedder: Path) -> None:
+    with Encoder(tiny_embedder, engine="torch", device="cpu") as encoder:
+        info = encoder.info()
+        assert {name: choice["value"] for name, choice in info["choices"].items()} == {
+            "device": "cpu",
+            "engine": "torch",
+            "dtype": "float32",
+        }
+        assert info["engine"]["torch"] == torch.__version__
+        assert info["micro_batch_tokens"] <= CPU.most
+        vectors = encoder.embed(["one text", "and another, longer one"])
+    with Encoder(tiny_embedder, engine="reference") as encoder:
+        assert np.abs(vectors - encoder.embed(["one text", "and another, longer one"])).max() < 1e-5
