@@ -222,11 +222,9 @@ class Evaluation:
     def answer(self) -> Iterator[Row]:
         asked = quality.few(list(data.answers(self.folder, "held")), self.most)
         pairs = [(one.question, one.context) for one in asked]
-        found: list[str] = []
-        for begin in range(0, len(pairs), 32):
-            questions, contexts = map(list, zip(*pairs[begin : begin + 32], strict=True))
-            best = self.encoder.answer(questions, contexts, answer_tokens=ANSWER_TOKENS, head="answer")
-            found += [answers[0].text if answers else "" for answers in best]
+        questions, contexts = map(list, zip(*pairs, strict=True))
+        best = self.encoder.answer(questions, contexts, answer_tokens=ANSWER_TOKENS, head="answer")
+        found = [answers[0].text if answers else "" for answers in best]
         sentences = [baselines.closest_sentence(*pair) for pair in pairs]
         for name in ("all", *sorted({one.source for one in asked})):
             of_it = [number for number, one in enumerate(asked) if name in ("all", one.source)]

@@ -54,7 +54,7 @@ def answers(folder: Path, split: Split) -> Iterator[Answered]:
             known = (question.lower(), answer)
             if start < 0 or not 1 < len(answer) <= 250 or len(context) > LONGEST or context.count(answer) > 3:
                 continue
-            if known not in seen and len(question.split()) > 2:
+            if known not in seen and len(question.split()) > 2 and len(question) <= LONGEST // 5:
                 seen.add(known)
                 yield Answered(question, context, answer, start, source, split)
 
