@@ -371,8 +371,9 @@ def peers(work: Work, infinity: Path | None) -> dict[str, Callable[[int], list[s
     if importlib.util.find_spec("fastapi"):
         found["fastapi"] = lambda port: [sys.executable, "-c", FASTAPI, str(work.folder), work.model, str(port)]
     if infinity is not None:
-        options = ["--device", "cpu", "--no-bettertransformer", "--served-model-name", work.model]
-        command = [str(infinity.with_name("infinity_emb")), "v2", "--model-id", str(work.folder), *options]
+        named = ["--model-id", str(work.folder), "--served-model-name", work.model]
+        options = ["--device", "cpu", "--no-bettertransformer", "--log-level", "warning"]
+        command = [str(infinity.with_name("infinity_emb")), "v2", *named, *options]
         found["infinity"] = lambda port: [*command, "--port", str(port)]
     return found
 
