@@ -224,8 +224,8 @@ async def test_behind_ten_thousand_texts_a_query_waits_two_micro_batches(
         before.setdefault(rows[0].request, len(taken))
         add(flow, rows, now, rate)
 
-    def taking(budget: int, now: float) -> list[Row]:
-        rows = take(budget, now)
+    def taking(budget: int, now: float, window: int) -> list[Row]:
+        rows = take(budget, now, window)
         if rows:
             taken.append({row.request for row in rows})
         return rows

@@ -52,6 +52,31 @@ def test_sums_and_norms(width: int, keep_sum: bool, kind: str, dtype: torch.dtyp
 
 
 @dtypes
+@pytest.mark.parametrize("kind", ["layer", "rms"])
+def test_embeddings(kind: str, dtype: torch.dtype) -> None:
+    width = 37
+    word, position, types = drawn(50, width), drawn(9, width), drawn(2, width)
+    ids, places, rows = (torch.tensor(x, dtype=torch.int32, device=DEVICE) for x in ([0, 49, 7], [8, 0, 3], [1, 0, 1]))
+    norm = Norm(kind, 1e-3, drawn(width, seed=1), drawn(width, seed=2))
+    for with_position, with_types in ((True, True), (True, False), (False, True), (False, False)):
+        x = 1.5 * word[ids]
+        x = x + position[places] if with_position else x
+        x = x + types[rows] if with_types else x
+        ours = torch_kernels.embed(
+            word,
+            ids,
+            (position, places) if with_position else None,
+            (types, rows) if with_types else None,
+            1.5,
+            norm,
+            dtype,
+        )
+        for a, b in zip(ours, (norm(x), norm(x).to(dtype)), strict=True):
+            assert a.dtype == b.dtype
+            assert near(a, b)
+
+
+@dtypes
 @pytest.mark.parametrize("width", [24, 600, 1024])
 @pytest.mark.parametrize("kind", ["gelu", "gelu_tanh", "silu"])
 def test_gates(kind: ActivationKind, width: int, dtype: torch.dtype) -> None:

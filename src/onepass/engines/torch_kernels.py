@@ -17,25 +17,25 @@ KINDS = {"layer": 0, "rms": 1, "affine": 2}
 
 
 @triton.jit
+def _normed(s, column, inside, width, weight, shift, eps, KIND: tl.constexpr, SHIFTED: tl.constexpr):
+    y = s
+    if KIND == 0:
+        centred = tl.where(inside, s - tl.sum(s, 0) / width, 0.0)
+        y = centred / tl.sqrt(tl.sum(centred * centred, 0) / width + eps)
+    elif KIND == 1:
+        y = s / tl.sqrt(tl.sum(s * s, 0) / width + eps)
+    y = y * tl.load(weight + column, mask=inside, other=0.0)
+    if SHIFTED:
+        y += tl.load(shift + column, mask=inside, other=0.0)
+    return y
+
+
+@triton.jit
 def _add_norm(
-    x,
-    update,
-    bias,
-    weight,
-    shift,
-    stream,
-    rounded,
-    width,
-    eps,
-    KIND: tl.constexpr,
-    UPDATED: tl.constexpr,
-    BIASED: tl.constexpr,
-    SHIFTED: tl.constexpr,
-    KEEP_SUM: tl.constexpr,
-    KEEP_NORM: tl.constexpr,
-    ROUND: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
+    x, update, bias, weight, shift, stream, rounded, width, eps,
+    KIND: tl.constexpr, UPDATED: tl.constexpr, BIASED: tl.constexpr, SHIFTED: tl.constexpr, KEEP_SUM: tl.constexpr,
+    KEEP_NORM: tl.constexpr, ROUND: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * width
     column = tl.arange(0, WIDTH)
     inside = column < width
@@ -46,15 +46,7 @@ def _add_norm(
         s += tl.load(bias + column, mask=inside, other=0.0)
     if KEEP_SUM:
         tl.store(stream + row + column, s, mask=inside)
-    y = s
-    if KIND == 0:
-        centred = tl.where(inside, s - tl.sum(s, 0) / width, 0.0)
-        y = centred / tl.sqrt(tl.sum(centred * centred, 0) / width + eps)
-    elif KIND == 1:
-        y = s / tl.sqrt(tl.sum(s * s, 0) / width + eps)
-    y = y * tl.load(weight + column, mask=inside, other=0.0)
-    if SHIFTED:
-        y += tl.load(shift + column, mask=inside, other=0.0)
+    y = _normed(s, column, inside, width, weight, shift, eps, KIND, SHIFTED)
     if KEEP_NORM:
         tl.store(stream + row + column, y, mask=inside)
     if ROUND:
@@ -92,9 +84,74 @@ def add_norm(
         KEEP_NORM=stores_norm,
         ROUND=not (exact and stores_norm),
         WIDTH=size,
-        num_warps=min(max(size // 256, 1), 8),
+        num_warps=_warps(size),
     )
     return stream, rounded
+
+
+@triton.jit
+def _embed(
+    word, ids, position, positions, kind, types, weight, shift, stream, rounded, width, scale, eps,
+    POSITIONS: tl.constexpr, TYPES: tl.constexpr, KIND: tl.constexpr, SHIFTED: tl.constexpr, ROUND: tl.constexpr,
+    WIDTH: tl.constexpr,
+):  # fmt: skip
+    token = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, WIDTH)
+    inside = column < width
+    s = scale * tl.load(word + tl.load(ids + token).to(tl.int64) * width + column, mask=inside, other=0.0)
+    if POSITIONS:
+        s += tl.load(position + tl.load(positions + token).to(tl.int64) * width + column, mask=inside, other=0.0)
+    if TYPES:
+        s += tl.load(kind + tl.load(types + token).to(tl.int64) * width + column, mask=inside, other=0.0)
+    y = _normed(s, column, inside, width, weight, shift, eps, KIND, SHIFTED)
+    tl.store(stream + token * width + column, y, mask=inside)
+    if ROUND:
+        tl.store(rounded + token * width + column, y.to(rounded.dtype.element_ty), mask=inside)
+
+
+def embed(
+    word: Tensor,
+    ids: Tensor,
+    position: tuple[Tensor, Tensor] | None,
+    kind: tuple[Tensor, Tensor] | None,
+    scale: float,
+    norm: Norm,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """(float32 [tokens, width], the same in `dtype`): norm(scale * word[ids] + position + kind).
+
+    word: float32 [vocab, width].  position, kind: a table and int32 [tokens], its row for each token.
+    """
+    width = word.shape[1]
+    stream = torch.empty((len(ids), width), dtype=torch.float32, device=word.device)
+    exact = dtype == torch.float32
+    rounded = stream if exact else torch.empty(stream.shape, dtype=dtype, device=word.device)
+    size = triton.next_power_of_2(width)
+    _embed[(len(ids),)](
+        word,
+        ids,
+        *(position or (word, ids)),
+        *(kind or (word, ids)),
+        norm.weight,
+        norm.weight if norm.bias is None else norm.bias,
+        stream,
+        rounded,
+        width,
+        scale,
+        norm.eps,
+        POSITIONS=position is not None,
+        TYPES=kind is not None,
+        KIND=KINDS[norm.kind],
+        SHIFTED=norm.bias is not None,
+        ROUND=not exact,
+        WIDTH=size,
+        num_warps=_warps(size),
+    )
+    return stream, rounded
+
+
+def _warps(size: int) -> int:
+    return min(max(size // 256, 1), 8)
 
 
 @triton.jit

@@ -16,7 +16,7 @@ from torch.nn import functional
 from onepass.engines.position_tables import PositionTables
 from onepass.engines.torch_attention import kernels_can
 from onepass.engines.torch_batch import Rows, as_tensor
-from onepass.engines.torch_layer import Bottleneck, FeedForward, Layer, SelfAttention, make_layer
+from onepass.engines.torch_layer import Bottleneck, FeedForward, Layer, make_layer
 from onepass.engines.torch_steps import activate, add_norm, added
 from onepass.engines.torch_weights import Linear, Norm, Tensors
 from onepass.model.positions import sinusoids
@@ -163,6 +163,28 @@ class Embedding:
         self.project = None if embed.project is None else tensors.linear("embed.project")
 
     def run(self, rows: Rows) -> Stream:
+        embed, norm = self.spec, self.norm
+        if self.fused and norm is not None and self.task is None and embed.ngram == 1 and embed.project is None:
+            return self.at_once(norm, rows)
+        x = self.summed(rows)
+        rounded = None
+        if norm is not None:
+            x, rounded = add_norm(x, None, None, norm, self.dtype, False, self.fused)
+        if embed.project == "after":
+            return Stream(self.projected(x))
+        return Stream(x, rounded=rounded)
+
+    def at_once(self, norm: Norm, rows: Rows) -> Stream:
+        """What nothing is projected in: sums and norm in one kernel."""
+        from onepass.engines.torch_kernels import embed
+
+        position = None if self.position is None else (self.position, rows.positions)
+        kind = None if self.type is None else (self.type, rows.types)
+        x, rounded = embed(self.word, rows.ids, position, kind, self.spec.scale, norm, self.dtype)
+        return Stream(x, rounded=rounded)
+
+    def summed(self, rows: Rows) -> Tensor:
+        """What the norm reads."""
         embed = self.spec
         x = functional.embedding(rows.ids, self.word)
         if embed.scale != 1.0:
@@ -177,14 +199,7 @@ class Embedding:
             x = x + functional.embedding(rows.types, self.type)
         if self.task is not None:
             x = x + self.task
-        if embed.project == "sum":
-            x = self.projected(x)
-        rounded = None
-        if self.norm is not None:
-            x, rounded = add_norm(x, None, None, self.norm, self.dtype, False, self.fused)
-        if embed.project == "after":
-            return Stream(self.projected(x))
-        return Stream(x, rounded=rounded)
+        return self.projected(x) if embed.project == "sum" else x
 
     def projected(self, x: Tensor) -> Tensor:
         assert self.project is not None
@@ -239,6 +254,3 @@ class Convolution:
         steps = range(-self.reach.before, self.reach.after + 1)
         side_by_side = torch.cat([x if step == 0 else neighbours(x, rows, step) for step in steps], dim=1)
         return activate(self.spec.activation, self.linear(side_by_side))
-
-
-__all__ = ["SelfAttention", "Stream", "Trunk"]

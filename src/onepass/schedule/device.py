@@ -232,7 +232,7 @@ class Device:
         """Wait for a micro-batch and decide how many cores it gets: all, if it is the only work. None once closed."""
         with self._changed:
             while not self._closed:
-                if rows := self._scheduler.next(self._budget(), time.monotonic()):
+                if rows := self._scheduler.next(self._budget(), time.monotonic(), self.place.window):
                     alone = self._on_cores and not self._busy and not self._scheduler.rows
                     self._busy += 1
                     return rows, self.cores if alone else 1

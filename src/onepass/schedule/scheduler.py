@@ -19,7 +19,6 @@ from onepass.schedule.row import Row
 
 HEAD_START = 5.0  # seconds
 SHARE = 0.25  # of the measured tokens per second: what one request's virtual arrivals are spread by
-WINDOW = 4  # budgets' worth of the earliest rows among which those of close length are looked for
 
 
 @dataclass(slots=True)
@@ -74,25 +73,26 @@ class Scheduler:
         flow.queued = 0
         return forgotten
 
-    def next(self, budget: int, now: float) -> list[Row]:
+    def next(self, budget: int, now: float, window: int = 4) -> list[Row]:
         """A micro-batch of one model: the row that arrived first, then some of the next few.
 
         Rows that have arrived come in that order, then others of close length. The latter only with a row that has not
         arrived either, or that is of their request: a query does not wait for bulk rows that fill up its micro-batch.
-        At most `budget` tokens, unless the first row alone is longer. Empty if nothing is queued.
+        At most `budget` tokens, unless the first row alone is longer. Empty if nothing is queued.  window: how many
+        budgets' worth of the earliest rows are looked through.
         """
         if not self._queues:
             return []
         model, queue = min(self._queues.items(), key=lambda item: item[1][0])
         head = heappop(queue)
-        window: list[_Entry] = []
+        early: list[_Entry] = []
         seen = 0
-        while queue and seen < WINDOW * budget:
-            window.append(heappop(queue))
-            seen += len(window[-1].row)
-        window.sort(key=lambda entry: (entry.arrival > now and abs(len(entry.row) - len(head.row)), entry))
+        while queue and seen < window * budget:
+            early.append(heappop(queue))
+            seen += len(early[-1].row)
+        early.sort(key=lambda entry: (entry.arrival > now and abs(len(entry.row) - len(head.row)), entry))
         taken, room = [head], budget - len(head.row)
-        for entry in window:
+        for entry in early:
             fits = len(entry.row) <= room
             if fits and (head.arrival > now or entry.arrival <= now or entry.flow is head.flow):
                 taken.append(entry)
