@@ -6,6 +6,7 @@ import asyncio
 import threading
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from running import pack as pack_rows
 
 from onepass import Encoder
 from onepass.engines.batch import Engine, Floats, Ints, Output, PackedBatch, Read
+from onepass.engines.place import CPU
 from onepass.errors import Cancelled, EngineFailure, Overloaded, TooLarge
 from onepass.schedule.admission import Admission
 from onepass.schedule.cost import Cost
@@ -112,8 +115,8 @@ async def test_only_the_row_at_fault_fails(rig: Rig) -> None:
 @given(waiting=st.integers(1, 5000), busy=st.integers(0, 3))
 def test_a_micro_batch_is_a_share_of_what_waits(waiting: int, busy: int) -> None:
     device = Device(cores=4)
-    device._costs["model"] = cost = Cost(fixed=1e-3, per_token=1e-4, per_square=0.0)
-    assert (cost.knee, cost.budget) == (100, 256)
+    device._costs["model"] = cost = Cost(fixed=2e-3, per_token=1e-4, per_square=0.0)
+    assert (cost.small, cost.budget) == (100, 256)
     request = [Row("model", 0, index, array("i", [1]), array("i", [0]), ()) for index in range(waiting)]
     device._scheduler.add(Flow(), request, 0.0, 1.0)
     device._busy = busy
@@ -123,7 +126,7 @@ def test_a_micro_batch_is_a_share_of_what_waits(waiting: int, busy: int) -> None
     else:
         assert tokens <= 256
         assert tokens * (4 - busy) <= waiting + (4 - busy)  # something is left for every other idle core
-        assert tokens <= max(100, waiting / 8 + 1)  # two for each core, but none below the knee for that
+        assert tokens <= max(100, waiting / 8 + 1)  # two for each core, but small ones are not cut again
         assert tokens >= min(100, waiting / 4)
 
 
@@ -297,3 +300,41 @@ def test_two_models_share_lanes_and_queue(tiny_embedder: Path, tiny_classifier: 
         assert [lane.is_alive() for lane in lanes] == [True, True]
     device.close()
     assert [lane.is_alive() for lane in lanes] == [False, False]
+
+
+# Where engines compute elsewhere
+
+
+async def test_a_gpu_is_given_several_micro_batches_at_once(tiny_embedder: Path) -> None:
+    """The CPU, treated as a GPU is: more calls than cores, large micro-batches, tokenising not held up."""
+    place = replace(CPU, calls=3, least=4096, most=8192, window=1)
+    device = Device(1, place=place)
+    encoder = Encoder(tiny_embedder, device=device)
+    engine = Interrupted(encoder.engine)
+    device.register("rig", engine, 64)
+    engine.gate.clear()
+    encoder._served = Served("rig", encoder.checkpoint, encoder.tokenizer, device)
+    engine.batches.clear()
+    seen: list[MicroBatch] = []
+    device.observers.append(seen.append)
+    try:
+        waiting = []
+        for calls in range(3):
+            waiting.append(asyncio.create_task(encoder.aembed([[calls + 5] * 10])))
+            await until(lambda calls=calls: device._busy == calls + 1)
+        bulk = asyncio.create_task(encoder.aembed([[9] * 60] * 1000))
+        await until(lambda: device.queued_rows == 1000)  # although all lanes are busy
+        assert device._busy == 3
+        assert device.cost("rig").budget >= 4096
+        engine.gate.set()
+        expected = encoder.engine.run(pack_rows([[9] * 60]), [Read("embed", np.zeros(1, np.int32))])[0].values
+        assert np.abs(await bulk - expected).max() < 1e-5
+        await asyncio.gather(*waiting)
+        assert {batch.cores for batch in seen} == {1}
+        assert max(batch.tokens for batch in seen) > 4000
+        assert device.tokens_per_second == min(device.cost(name).tokens_per_second for name in ("rig", encoder._name))
+    finally:
+        engine.gate.set()
+        device.unregister("rig")
+        encoder.close()
+        device.close()

@@ -9,8 +9,9 @@ import numpy as np
 
 from onepass.engines.place import CPU, Place
 
-OVERHEAD = 0.1  # the knee: as many tokens as make the fixed part this share of the whole
-LEAST_KNEE = 64  # for what is not measured: packing, handing out, rows that leave part of a kernel's tile empty
+# As many tokens as make the fixed part this share of the whole: of a full micro-batch, and of one while little waits.
+FULL_OVERHEAD, SMALL_OVERHEAD = 0.1, 0.2
+LEAST_SMALL = 32  # tokens; for what is not measured: packing, handing out, tiles of a kernel that rows leave half empty
 
 
 @dataclass(slots=True)
@@ -57,11 +58,11 @@ class Cost:
         return 1 / (self.correction * (self.per_token + 64 * self.per_square + self.fixed / self.budget))
 
     @property
-    def knee(self) -> int:
-        """Tokens below which the time of a micro-batch is flat, and above which it is linear."""
-        return int(min(max(self.fixed / (OVERHEAD * self.per_token), LEAST_KNEE), self.most))
+    def budget(self) -> int:
+        """Tokens of a full micro-batch at the knee: below it time is flat, above it linear."""
+        return int(min(max(self.fixed / (FULL_OVERHEAD * self.per_token), self.least), self.most))
 
     @property
-    def budget(self) -> int:
-        """Tokens of a full micro-batch, for which a long queue is cut."""
-        return max(self.knee, self.least)
+    def small(self) -> int:
+        """Tokens of the smallest micro-batches into which a short queue is cut."""
+        return int(min(max(self.fixed / (SMALL_OVERHEAD * self.per_token), LEAST_SMALL), self.budget))

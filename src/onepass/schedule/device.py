@@ -240,18 +240,18 @@ class Device:
         return None
 
     def _budget(self) -> int:
-        """Tokens of the next micro-batch, for the slowest model: its budget where much waits, else a share of that.
+        """Tokens of the next micro-batch, for the slowest model: full where much waits, else a share of what does.
 
-        So what comes meanwhile waits for less, and every idle core takes part. What is within the knee is not shared.
+        So what comes meanwhile waits for less, and every idle core takes part. What is small is not shared.
         """
         full = min((cost.budget for cost in self._costs.values()), default=512)
         if not self._on_cores:
             return full
-        knee = min((cost.knee for cost in self._costs.values()), default=full)
+        small = min((cost.small for cost in self._costs.values()), default=full)
         waiting = self._scheduler.tokens
-        if waiting <= knee:
-            return knee
-        share = max(knee, -(-waiting // (SHARES * self.cores)))
+        if waiting <= small:
+            return small
+        share = max(small, -(-waiting // (SHARES * self.cores)))
         return min(full, share, -(-waiting // (self.cores - self._busy)))
 
     def _run(self, rows: list[Row], cores: int) -> None:
