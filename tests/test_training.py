@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from training.export import HEADS, export
-from training.model import SENTIMENTS, Mini, Shape, Trunk
+from training.model import SENTIMENTS, Mini, Shape, Trunk, parted
 from training.objectives import by_word
 from training.store import Layout, Ragged, Store
 from training.train import load_weights, main, nearest
@@ -68,7 +68,7 @@ def folder(tmp_path: Path, tokenizer: Tokenizer) -> Path:
     store.save(tmp_path)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     teacher = Trunk(Shape(len(entries), 384, 1, 12, 64))
-    save_file({name: tensor.half().contiguous() for name, tensor in teacher.state_dict().items()}, tmp_path / "teacher.safetensors")
+    save_file({name: tensor.half().contiguous() for name, tensor in parted(teacher.state_dict()).items()}, tmp_path / "teacher.safetensors")
     return tmp_path
 
 

@@ -60,7 +60,7 @@ class Names:
     A sentence's first word alone counts only if it was a name in training.
     """
 
-    RUN = re.compile(r"[A-Z][\w'’-]*(?:\s+(?:(?:of|the|de|and|for|von|van)\s+)?[A-Z][\w'’-]*)*")
+    RUN = re.compile(r"[A-Z][\w'’-]*(?:\s+(?:(?:of|the|de|von|van)\s+)?[A-Z][\w'’-]*)*")
 
     def __init__(self, sentences: Iterable[data.Tagged]) -> None:
         known: dict[str, Counter[str]] = defaultdict(Counter)

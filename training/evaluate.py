@@ -274,6 +274,14 @@ def _probabilities(encoder: Encoder, inputs: Any, head: str, labels: tuple[str, 
     return np.array([[scores[label] for label in labels] for scores in found])
 
 
+def _rounded(figures: dict[str, Any]) -> dict[str, Any]:
+    """To four places, also what lies deeper."""
+    return {
+        name: round(value, 4) if isinstance(value, float) else _rounded(value) if isinstance(value, dict) else value
+        for name, value in figures.items()
+    }
+
+
 HEADS: dict[str, Callable[[Evaluation], Iterator[Row]]] = {
     "embed": Evaluation.embed,
     "intents": Evaluation.intents,
@@ -295,14 +303,14 @@ def teacher_path() -> Path:
     return Path(get_model_path())
 
 
-def main() -> None:
+def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("data", type=Path, help="the folder permissive/")
     parser.add_argument("model", nargs="?", default=DEFAULT)
     parser.add_argument("--quick", action="store_true", help="few texts of each set")
     parser.add_argument("--only", nargs="+", choices=tuple(HEADS), default=tuple(HEADS))
     parser.add_argument("--write", type=Path, help="a file for the figures, as JSON")
-    options = parser.parse_args()
+    options = parser.parse_args(given)
     began = time.monotonic()
     most, queries = (200, 20) if options.quick else (1000, 100)
     encoder = Encoder(options.model)
@@ -318,7 +326,7 @@ def main() -> None:
         for row in HEADS[name](evaluation):
             rows.append(row)
             print(row, flush=True)
-    figures = [{**asdict(row), "share": row.share} for row in rows]
+    figures = [_rounded({**asdict(row), "share": row.share}) for row in rows]
     result = {
         "model": encoder.checkpoint.name,
         "most": most,

@@ -24,7 +24,7 @@ from onepass.model.heads import Activation, HeadSpec, Linear, Norm, Pool, Step, 
 from onepass.model.int8 import SCALE, quantized
 from onepass.model.own_heads import write_heads
 from onepass.model.spec import NormSpec
-from training.model import ENTAILMENTS, SENTIMENTS, TAGS, Mini, Shape
+from training.model import ENTAILMENTS, SENTIMENTS, TAGS, Mini, Shape, parted
 from training.train import load_weights
 
 LONGEST = 512
@@ -81,12 +81,12 @@ def export(folder: Path, out: Path, stored: str = "int8", heads: tuple[str, ...]
     Mini(shape).load_state_dict(weights)  # names and shapes are the model's
     kept = {
         name.removeprefix("trunk."): tensor
-        for name, tensor in weights.items()
+        for name, tensor in parted(weights).items()
         if name.split(".")[0] in ("trunk", *heads)
     }
     out.mkdir(parents=True, exist_ok=True)
     if stored == "int8":
-        arrays = {name: tensor.numpy() for name, tensor in kept.items()}
+        arrays = {name: tensor.contiguous().numpy() for name, tensor in kept.items()}
         save_file(smaller(quantized(arrays)), out / "model.safetensors")
     else:
         of_type = {name: tensor.to(getattr(torch, stored)).contiguous() for name, tensor in kept.items()}

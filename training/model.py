@@ -5,6 +5,7 @@ The trunk is BERT's, with its names, so that its weights are a checkpoint of the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -44,8 +45,12 @@ class Embeddings(nn.Module):
         return self.LayerNorm(self.word_embeddings(ids) + self.position_embeddings.weight[: ids.shape[1]] + kinds)
 
 
+def dropped(x: Tensor, share: float) -> Tensor:
+    return functional.dropout(x, share) if share else x
+
+
 class Layer(nn.Module):
-    """One layer; its modules have the names of transformers' BertLayer."""
+    """One layer; its modules have the names of transformers' BertLayer, but that query, key and value are one, `qkv`."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -53,7 +58,7 @@ class Layer(nn.Module):
         self.heads = shape.num_attention_heads
         self.attention = nn.ModuleDict(
             {
-                "self": nn.ModuleDict({name: nn.Linear(width, width) for name in ("query", "key", "value")}),
+                "self": nn.ModuleDict({"qkv": nn.Linear(width, 3 * width)}),
                 "output": nn.ModuleDict({"dense": nn.Linear(width, width), "LayerNorm": nn.LayerNorm(width, eps)}),
             }
         )
@@ -62,16 +67,36 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, seen: Tensor, dropout: float) -> Tensor:
         rows, length, width = x.shape
-        parts = [self.attention["self"][name] for name in ("query", "key", "value")]
-        weight, bias = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
-        qkv = functional.linear(x, weight, bias).view(rows, length, 3, self.heads, width // self.heads)
+        qkv = self.attention["self"]["qkv"](x).view(rows, length, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout)
         mixed = mixed.transpose(1, 2).reshape(rows, length, width)
         out = self.attention["output"]
-        x = out["LayerNorm"](x + functional.dropout(out["dense"](mixed), dropout))
+        x = out["LayerNorm"](x + dropped(out["dense"](mixed), dropout))
         y = functional.gelu(self.intermediate["dense"](x))
-        return self.output["LayerNorm"](x + functional.dropout(self.output["dense"](y), dropout))
+        return self.output["LayerNorm"](x + dropped(self.output["dense"](y), dropout))
+
+
+PARTS = ("query", "key", "value")
+
+
+def joined(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights named as in transformers -> as here."""
+    found = {name: tensor for name, tensor in weights.items() if not set(name.split(".")) & set(PARTS)}
+    for name in weights:
+        if ".query." in name:
+            parts = [weights[name.replace("query", part)] for part in PARTS]
+            found[name.replace("query", "qkv")] = torch.cat(parts)
+    return found
+
+
+def parted(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights named as here -> as in transformers."""
+    found = {}
+    for name, tensor in weights.items():
+        own = [name.replace("qkv", part) for part in PARTS] if ".qkv." in name else [name]
+        found |= dict(zip(own, tensor.chunk(len(own)), strict=True))
+    return found
 
 
 class Trunk(nn.Module):
@@ -84,7 +109,7 @@ class Trunk(nn.Module):
     def forward(self, ids: Tensor, lengths: Tensor, types: Tensor | None = None, dropout: float = 0.0) -> Tensor:
         """States [rows, longest, width] of ids [rows, longest], of which the first `lengths` [rows] are real."""
         seen = (torch.arange(ids.shape[1], device=ids.device) < lengths[:, None])[:, None, None, :]
-        x = functional.dropout(self.embeddings(ids, types), dropout)
+        x = dropped(self.embeddings(ids, types), dropout)
         for layer in self.encoder["layer"]:
             x = layer(x, seen, dropout)
         return x
@@ -106,7 +131,7 @@ class RowHead(nn.Module):
 
     def forward(self, states: Tensor, lengths: Tensor, dropout: float = 0.0) -> Tensor:
         pooled = torch.cat([states[:, 0].float(), mean(states, lengths)], 1)
-        return self.out(functional.dropout(functional.gelu(self.hidden(pooled)), dropout)).float()
+        return self.out(dropped(functional.gelu(self.hidden(pooled)), dropout)).float()
 
 
 class WordHead(nn.Module):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.model import TEMPERATURE, Mini, Trunk, mean
+from training.model import TEMPERATURE, Mini, Trunk, dropped, mean
 
 Given = dict[str, Tensor]
 DROPOUT = 0.1
@@ -137,7 +137,7 @@ def nli(learner: Learner, batch: Given) -> Tensor:
 
 def entities(learner: Learner, batch: Given) -> Tensor:
     states, _ = learner.states(batch, "text", DROPOUT)
-    scores = learner.model.entities(functional.dropout(states, DROPOUT)).float().log_softmax(-1)
+    scores = learner.model.entities(dropped(states, DROPOUT)).float().log_softmax(-1)
     # where MISC was not looked for, "O" may be it
     other = torch.logsumexp(scores[..., [0, 7, 8]], -1)
     outside = torch.where(batch["partial"][:, None], other, scores[..., 0])

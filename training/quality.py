@@ -77,7 +77,7 @@ def reranked(
     after: list[float] = []
     for query, chosen in enumerate(best):
         right = chosen == query
-        again = np.asarray(ranked(pairs[query].query, [pairs[text].text for text in chosen]))
+        again = np.asarray(ranked(pairs[query].query, [pairs[text].text for text in chosen]), float)
         for places, order in ((before, np.arange(len(chosen))), (after, np.argsort(-again, kind="stable"))):
             hits = np.flatnonzero(right[order])
             places.append(1 + hits[0] if len(hits) else np.inf)

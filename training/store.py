@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.integer]
+WIDTHS = (16, 32, 48, 64, 96, 128, 160, 192, 256, 288, 384, 512)
+"""Longest rows are filled up to one of these: a GPU meets few shapes then, and each new one costs it time."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ class Layout:
             parts.append(self._part(seconds, table, room))
         count = len(rows)
         lengths = 2 + parts[0][3] + (parts[1][3] + 1 if seconds is not None else 0)
-        longest = int(lengths.max())
+        longest = next((size for size in WIDTHS if size >= lengths.max()), int(lengths.max()))
         ids = np.full((count, longest), self.special["pad"], np.int32)
         words = np.full((count, longest), -1, np.int32)
         begins = np.zeros((count, longest), bool)

@@ -28,7 +28,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from training.batches import Answered, Batch, Distilled, Labelled, Masked, Mixed, Pairs, Ranked, Source, Tagged
-from training.model import Mini, Shape, Trunk, mean
+from training.model import Mini, Shape, Trunk, joined, mean
 from training.objectives import OBJECTIVES, Learner
 from training.store import Layout, Store
 
@@ -97,8 +97,8 @@ def vectors_of(learner: Learner, store: Store, texts: np.ndarray[Any, Any], long
     """The student's unit vectors of texts by number, float16 [texts, width]."""
     layer, found = Layout(store), []
     order = np.argsort(store.texts.lengths()[texts], kind="stable")
-    for begin in range(0, len(order), 512):
-        rows = layer.lay([store.texts[text] for text in texts[order[begin : begin + 512]]], "cased", longest)
+    for begin in range(0, len(order), 2048):
+        rows = layer.lay([store.texts[text] for text in texts[order[begin : begin + 2048]]], "cased", longest)
         ids, lengths = (torch.from_numpy(array).to(device) for array in (rows.ids, rows.lengths))
         with torch.autocast(device.partition(":")[0], torch.bfloat16):
             found.append(learner.model.vectors(learner.model.trunk(ids, lengths), lengths).half())
@@ -137,7 +137,7 @@ def nearest(learner: Learner, store: Store, device: str, most: int = 40) -> dict
     return found
 
 
-def rate(progress: float, peak: float, warm: float = 0.02) -> float:
+def rate(progress: float, peak: float, warm: float = 0.03) -> float:
     """Linear up to the peak, a cosine down to a hundredth of it."""
     if progress < warm:
         return peak * progress / warm
@@ -277,7 +277,7 @@ def load_teacher(path: Path) -> Trunk:
     inner = len(weights["encoder.layer.0.intermediate.dense.weight"])
     places = len(weights["embeddings.position_embeddings.weight"])
     teacher = Trunk(Shape(words, width, layers, 12, inner, places))
-    teacher.load_state_dict(weights)
+    teacher.load_state_dict(joined(weights))
     return teacher.eval().requires_grad_(False)
 
 
@@ -286,8 +286,8 @@ def parsed(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("folder", type=Path, help="what prepare.py wrote; losses, state and weights go there, too")
     parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=0.0)
-    parser.add_argument("--tokens", type=int, default=49_152, help="of a step")
-    parser.add_argument("--rate", type=float, default=8e-4, help="the highest")
+    parser.add_argument("--tokens", type=int, default=98_304, help="of a step")
+    parser.add_argument("--rate", type=float, default=1e-3, help="the highest")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=0, help="processes that make batches")
     parser.add_argument("--every", type=int, default=100, help="steps between two lines of the log")
@@ -304,6 +304,7 @@ def main(given: list[str] | None = None) -> None:
         sys.exit("say how long to train: --steps or --seconds")
     torch.manual_seed(options.seed)
     torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it plans each shape for a tenth of a second
     store = Store.load(options.folder)
     shape = Shape(store.special["vocabulary"], num_hidden_layers=options.layers, intermediate_size=options.inner)
     (options.folder / "shape.json").write_text(json.dumps(asdict(shape)))

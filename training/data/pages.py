@@ -74,13 +74,20 @@ def clean_title(title: str) -> str:
 
 def passages(folder: Path) -> Iterator[str]:
     """Paragraphs of books and of documentation that is not held out, each once, 20 to 1,200 characters long."""
-    seen: set[int] = set()
+    seen = {hash(text) for text in _held_texts(folder)}
     for block in _all_blocks(folder):
         for piece in pieces(block.text, LONGEST):
             if len(piece) < SHORTEST or hash(piece) in seen or not _is_prose(piece):
                 continue
             seen.add(hash(piece))
             yield piece
+
+
+def _held_texts(folder: Path) -> Iterator[str]:
+    """Every longer paragraph of the held-out pages: some stand on other pages, too."""
+    for source in DOCUMENTATION:
+        for page in pages(folder, source, "held"):
+            yield from (block.text for block in page.blocks if len(block.text) > PAIRED // 10)
 
 
 def _all_blocks(folder: Path) -> Iterator[Block]:
@@ -107,7 +114,7 @@ def _is_prose(text: str) -> bool:
 def title_pairs(folder: Path, split: Split) -> Iterator[Pair]:
     """The title of a page and the text it begins with, up to 600 characters; each title and each text once."""
     titles: set[str] = set()
-    texts: set[str] = set()
+    texts = {pair.text for pair in title_pairs(folder, "held")} if split == "train" else set()
     for source in DOCUMENTATION:
         for page in pages(folder, source, split):
             if len(page.title) < 3 or _NUMBERED.search(page.title):
@@ -144,7 +151,7 @@ def section_pairs(folder: Path) -> Iterator[Pair]:
     often: dict[str, int] = {}
     for _, _, heading, _ in sections:
         often[heading.lower()] = often.get(heading.lower(), 0) + 1
-    texts: set[str] = set()
+    texts = {pair.text for pair in title_pairs(folder, "held")} | set(_held_texts(folder))
     for source, title, heading, text in sections:
         recurs = often[heading.lower()] > 3
         if text in texts or (recurs and _NUMBERED.search(title)):

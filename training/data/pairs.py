@@ -46,6 +46,17 @@ def tldr_pairs(folder: Path, split: Split) -> Iterator[Pair]:
     """Two kinds. "tldr": what a command is for, beside "command: tasks of its examples". "tldr-tasks": the task of an
     example, beside "command: what it is for" with the other tasks, or in training the command line, or both.
     Held out there is at most one pair of each kind per page, and the query's own words are never quoted in the text."""
+    found = _tldr_pairs(folder, split)
+    return found if split == "train" else _unseen(found, _tldr_pairs(folder, "train"))
+
+
+def _unseen(held: Iterator[Pair], train: Iterator[Pair]) -> Iterator[Pair]:
+    """Without queries and texts that occur in training, too ("Uninstall a package")."""
+    known = {text for pair in train for text in (pair.query.lower(), pair.text)}
+    return (pair for pair in held if pair.query.lower() not in known and pair.text not in known)
+
+
+def _tldr_pairs(folder: Path, split: Split) -> Iterator[Pair]:
     seen: set[str] = set()
     for page in command_pages(folder):
         tasks = [(task, line) for task, line in page.examples if not says_nothing(task)]
@@ -79,6 +90,11 @@ def answer_of(raw: str) -> str:
 def medquad_pairs(folder: Path, split: Split) -> Iterator[Pair]:
     """Medical questions and their answers, cut to 800 characters. Held out by what the question is about, so no disease
     of a held-out question is asked about in training. An answer that serves several questions stays with the first."""
+    found = _medquad_pairs(folder, split)
+    return found if split == "train" else _unseen(found, _medquad_pairs(folder, "train"))
+
+
+def _medquad_pairs(folder: Path, split: Split) -> Iterator[Pair]:
     seen: set[str] = set()
     for row in read_json_lines(folder / "retrieval" / "medquad" / "medquad.jsonl"):
         if split_of(f"medquad {row['focus']}") != split:

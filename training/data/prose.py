@@ -40,7 +40,7 @@ def pieces(text: str, limit: int) -> Iterator[str]:
     for sentence in sentences(text) if len(text) > limit else [text]:
         if len(sentence) > limit:
             continue
-        if len(taken) + 1 + len(sentence) > limit:
+        if taken and len(taken) + 1 + len(sentence) > limit:
             yield taken
             taken = ""
         taken = f"{taken} {sentence}".strip()
