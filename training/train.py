@@ -236,6 +236,8 @@ def run(training: Training, store: Store, folder: Path, device: str) -> None:
                 log.write(json.dumps(line) + "\n")
                 log.flush()
                 print(json.dumps(line), flush=True)  # noqa: T201
+                if not all(map(math.isfinite, shown.values())):
+                    sys.exit("a loss is no longer a number: lower --rate, or resume from an earlier state")
                 sums = {}
             if options.save_every and time.monotonic() - saved > options.save_every:
                 torch.save(training.state(), folder / "state.part")
