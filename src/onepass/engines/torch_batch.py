@@ -33,10 +33,10 @@ class Upload:
         return slice(begin, self.size)
 
     def send(self, device: torch.device) -> Tensor:
-        pinned = device.type == "cuda"
-        staged = torch.empty(self.size, dtype=torch.int32, pin_memory=pinned)
+        cuda = device.type == "cuda"
+        staged = torch.empty(self.size, dtype=torch.int32, pin_memory=cuda)
         np.concatenate([*self._arrays, np.zeros(0, np.int32)], out=staged.numpy())
-        return staged.to(device, non_blocking=True) if device.type != "cpu" else staged
+        return staged.to(device, non_blocking=cuda)
 
 
 def as_tensor(array: NDArray[Any]) -> Tensor:

@@ -28,8 +28,11 @@ SEEN = 2  # a bucket that was met so often gets a graph
 
 @dataclass(frozen=True, slots=True)
 class _Captured:
+    """inputs: int32, as `Layout` lays them out.  rows: made of them, with the tables that the graph reads, too."""
+
     graph: torch.cuda.CUDAGraph
-    inputs: Tensor  # int32, as `Layout` lays it out
+    inputs: Tensor
+    rows: Rows
 
 
 class Graphs:
@@ -81,17 +84,17 @@ class Graphs:
             self._captured.popitem(last=False)
         inputs = sent.clone()
         self._run(rows(inputs))  # compiles kernels and sends tables, which a capture cannot
-        graph = torch.cuda.CUDAGraph()
+        graph, held = torch.cuda.CUDAGraph(), rows(inputs)
         try:
             with torch.cuda.graph(graph, pool=self._pool, stream=self._aside, capture_error_mode="thread_local"):
-                self._states[: bucket.tokens].copy_(self._run(rows(inputs)))
+                self._states[: bucket.tokens].copy_(self._run(held))
         except torch.OutOfMemoryError:
             return False
         except RuntimeError as error:
             log.warning("CUDA graphs are off, kernels are launched one by one: %s", error)
             self._broken = True
             return False
-        self._captured[bucket] = _Captured(graph, inputs)
+        self._captured[bucket] = _Captured(graph, inputs, held)
         return True
 
 

@@ -74,14 +74,15 @@ class SelfAttention:
 
     def mixed(self, query: Tensor, key: Tensor, value: Tensor, rows: Rows) -> Tensor:
         """[tokens, heads, head_size], by the fastest way that says what this layer asks."""
-        if self.relative is not None:
+        relative = self.relative
+        if relative is not None:
             return disentangled_attention(
                 query,
                 key,
                 value,
                 rows.offsets,
                 rows.visible,
-                reach(self.relative, rows.longest, query.device),
+                rows.once("reach", lambda: reach(relative, rows.longest, query.device)),
                 self.position_key,
                 self.position_query,
                 self.spec,
