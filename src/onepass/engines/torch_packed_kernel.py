@@ -39,7 +39,7 @@ def _keys(first, seen, radius, QUERIES: tl.constexpr, CAUSAL: tl.constexpr, WIND
 
 
 # What differs from batch to batch does not make another kernel.
-@triton.jit(do_not_specialize=["reach", "radius", "query_token", "key_token", "value_token"])
+@triton.jit(do_not_specialize=["reach", "radius"])
 def _attend(
     query, key, value, bias, offsets, visible, blocks, out,
     query_token, key_token, value_token, reach, scale, cap, radius,

@@ -220,7 +220,7 @@ def neighbours(x: Tensor, rows: Rows, step: int) -> Tensor:
     """x: [tokens, width] -> for each token that `step` places on in its row, zeros beyond the row's ends."""
     tokens = torch.arange(len(x), device=x.device)
     there = rows.left >= step if step > 0 else rows.places >= -step
-    return torch.where(there.unsqueeze(1), x[(tokens + step).clamp_(0, len(x) - 1)], 0)
+    return x[(tokens + step).clamp_(0, len(x) - 1)].masked_fill(~there.unsqueeze(1), 0)
 
 
 @dataclass(frozen=True, slots=True)
