@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -127,6 +129,14 @@ def test_a_micro_batch_is_a_share_of_what_waits(waiting: int, busy: int) -> None
         assert tokens * (4 - busy) <= waiting + (4 - busy)  # something is left for every other idle core
         assert tokens <= max(100, waiting / 8 + 1)  # two for each core, but small ones are not cut again
         assert tokens >= min(100, waiting / 4)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a niceness of their own on Linux only")
+def test_lanes_are_nicer_than_the_thread_that_serves(rig: Rig) -> None:
+    rig.encoder.embed(["fox"])
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    lanes = [os.getpriority(os.PRIO_PROCESS, lane.native_id or 0) for lane in rig.device._lanes]
+    assert lanes == [min(own + 5, 19)] * 2
 
 
 async def test_values_that_are_not_numbers_are_a_failure(rig: Rig) -> None:

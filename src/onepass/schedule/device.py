@@ -36,7 +36,7 @@ log = logging.getLogger("onepass.device")
 
 QUEUE_TOKENS = 1_048_576
 SHARES = 2  # of what waits, for each core: so nobody's micro-batch takes longer than half of what waits takes anyway
-NICENESS = 5  # of lanes
+NICENESS = 5  # of lanes, above that of the thread that starts them
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,8 +319,9 @@ def _step_back() -> None:
     Linux since 6.6 makes a thread of the same niceness wait for the end of this one's slice, for milliseconds.
     """
     if sys.platform == "linux":  # elsewhere niceness is the whole process's
+        own = threading.get_native_id()
         with suppress(OSError):  # a sandbox may forbid it
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+            os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + NICENESS)
 
 
 def _hand_out(deliveries: list[tuple[Sink, list[Result]]]) -> None:
