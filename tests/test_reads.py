@@ -407,7 +407,7 @@ def peak_mb() -> float:
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux says what was resident at most")
-@pytest.mark.parametrize(("make", "limit"), [(Native, 20), (Torch, 100)])
+@pytest.mark.parametrize(("make", "limit"), [(Native, 20), (Torch, 60)])
 def test_what_reads_take_in_memory(make: type[Native] | type[Torch], limit: int) -> None:
     """It depends neither on the vocabulary nor on the number of pairs."""
     words = 200_000

@@ -301,13 +301,13 @@ def _above_0(values: Tensor, first: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def similarity(query: Tensor, documents: Tensor, offsets: Ints) -> Tensor:
     """MaxSim on the device, float32 [n], in blocks of documents."""
-    scores = []
+    scores = query.new_empty(len(offsets) - 1)
     most = max(_block(query) // len(query), 1)
     begin = 0
-    while begin < len(offsets) - 1:
+    while begin < len(scores):
         end = max(int(np.searchsorted(offsets, offsets[begin] + most, side="right")) - 1, begin + 1)
         own = documents[offsets[begin] : offsets[end]]
         bounds = as_tensor(offsets[begin : end + 1] - offsets[begin]).to(documents.device)
-        scores.append(segments("max", own @ query.T, bounds).sum(dim=1))
+        scores[begin:end] = segments("max", own @ query.T, bounds).sum(dim=1)
         begin = end
-    return torch.cat(scores) if scores else query.new_zeros(0)
+    return scores
