@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from random_models import MEAN, NORM, Model, Shape, batch_of, build, draw, read_all, row_of, spec_of, worst
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from onepass import Encoder
 from onepass.engines import build_engine
@@ -25,6 +26,7 @@ from onepass.engines.place import CPU, find_place, gpu
 from onepass.engines.torch import Torch
 from onepass.engines.torch_batch import Bucket, Layout, Upload
 from onepass.engines.torch_graphs import in_eighths, in_fours
+from onepass.engines.torch_heads import BLOCK, BLOCKS
 from onepass.errors import BadSetting, EngineFailure, MissingExtra
 from onepass.model.checkpoint import load_checkpoint
 from onepass.model.heads import Activation, HeadSpec, Linear, Pool, Vocabulary
@@ -235,6 +237,37 @@ def test_half_precision_holds_half_the_bytes() -> None:
     }
     assert sizes["bfloat16"] == sizes["float16"]
     assert 0.5 < sizes["bfloat16"] / sizes["float32"] < 0.52
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers of any tensor that an operation gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(tensor, torch.Tensor):
+                self.numbers = max(self.numbers, tensor.numel())
+        return out
+
+
+def test_scores_are_never_held_whole() -> None:
+    """Of tokens and a vocabulary, and of the vectors of a query and documents."""
+    model = build(Shape(vocab=70_000, width=16, heads=2, head_size=8, inner=16, layers=0))
+    engine = Torch(model.spec, {name: HEADS[name] for name in ("sparse", "next")}, model.weights, device=DEVICE)
+    batch = batch_of([512] * 2, vocab=100)
+    targets = replace(read_all(batch, "next"), targets=np.arange(1024, dtype=np.int32))
+    block = BLOCKS.get(DEVICE, BLOCK)
+    with Largest() as largest:
+        engine.run(batch, [read_all(batch, "sparse"), targets])
+        assert block // 2 < largest.numbers <= block  # of 71,680,000
+    documents, offsets = np.ones((40_000, 8), np.float32), np.arange(40_001, dtype=np.int32)
+    with Largest() as largest:
+        engine.max_similarity(np.ones((500, 8), np.float32), documents, offsets)
+        assert block // 2 < largest.numbers <= block  # of 20,000,000
 
 
 # Where it computes
