@@ -106,6 +106,17 @@ ATTENTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.parametrize("width", [1, 37, 200])
+@pytest.mark.parametrize("how", ["sum", "max"])
+def test_segments(how: str, width: int) -> None:
+    x = drawn(130, width)
+    bounds = torch.tensor([0, 1, 3, 70, 130], dtype=torch.int32, device=DEVICE)
+    expected = torch.segment_reduce(x, how, offsets=bounds.long(), axis=0, unsafe=True)
+    assert near(torch_kernels.segments(how, x, bounds), expected)
+    x[2, 0] = float("nan")
+    assert torch_kernels.segments(how, x, bounds).isnan().nonzero().tolist() == [[1, 0]]
+
+
 MULTIPLIED = [torch.float32, torch.float16, *([torch.bfloat16] if DEVICE.type == "cuda" else [])]
 """The interpreter multiplies no bfloat16."""
 

@@ -36,6 +36,7 @@ def flash_can(attention: AttentionSpec, device: torch.device, dtype: torch.dtype
     )
 
 
+@cache
 def kernels_can(device: torch.device) -> bool:
     """Whether Triton's kernels run here."""
     if device.type != "cuda" or importlib.util.find_spec("triton") is None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from onepass.engines.batch import Ints, Output
+from onepass.engines.torch_attention import kernels_can
 from onepass.engines.torch_batch import as_tensor
 from onepass.engines.torch_reads import Picked, Plan, Summed
 from onepass.engines.torch_steps import ACTIVATIONS, FINISHES, unit
@@ -26,8 +27,8 @@ from onepass.errors import EngineFailure
 from onepass.model.heads import L2, Activation, HeadSpec, Linear, Norm, Step, Truncate, Vocabulary
 
 BLOCKS = {"cpu": 1 << 19}
-BLOCK = 1 << 24
-"""Most scores at once, by the type of the device: 2 MiB of float32 stay in a CPU's cache, 64 MiB keep a GPU busy."""
+BLOCK = 1 << 26
+"""Most scores at once, by the type of the device: 2 MiB of float32 stay in a CPU's cache, 256 MiB keep a GPU busy."""
 RISING = {"relu", "relu2", "tanh", "sigmoid", "relu_log1p"}
 """Activations that never fall: the maximum may be taken first."""
 
@@ -99,8 +100,9 @@ class Heads:
         """Of each row what is above 0, or no number."""
         finish = plan.read.finish or plan.head.finish
         found: list[tuple[Tensor, Tensor, Tensor]] = []
-        if chain.vocabulary is not None and chain.in_blocks and finish in ("none", "sigmoid"):
-            width = len(self._matrix(chain.vocabulary, plan, sent).weight)
+        width = 0 if chain.vocabulary is None else len(self._matrix(chain.vocabulary, plan, sent).weight)
+        large = plan.rows * width * len(plan.pools) > _block(states)
+        if large and chain.in_blocks and finish in ("none", "sigmoid"):
             for first, parts in self._blocks(plan, chain, states, sent):
                 for place, part in enumerate(parts):
                     found.append(_above_0(FINISHES[finish](part), place * width + first))
@@ -285,6 +287,10 @@ def _summary(plan: Plan, pool: Picked | Summed, x: Tensor, sent: Tensor) -> Tens
 
 def segments(how: str, x: Tensor, bounds: Tensor) -> Tensor:
     """float32 [t, width] -> [m, width], the sum or maximum of each run bounds[i]:bounds[i + 1], none of them empty."""
+    if kernels_can(x.device):
+        from onepass.engines.torch_kernels import segments as kernel
+
+        return kernel(how, x, bounds)
     if x.device.type != "mps":
         return torch.segment_reduce(x.contiguous(), how, offsets=bounds.long(), axis=0, unsafe=True)
     rows = torch.repeat_interleave(torch.arange(len(bounds) - 1, device=x.device), bounds.diff())

@@ -213,3 +213,37 @@ def rotate_(x: Tensor, cosines: Tensor, sines: Tensor, starts: Tensor) -> Tensor
         num_warps=4,
     )
     return x
+
+
+@triton.jit
+def _segments(x, bounds, out, width, MAXIMUM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = column < width
+    nothing = float("-inf") if MAXIMUM else 0.0
+    found = tl.full([ROWS, COLUMNS], nothing, tl.float32)
+    strange = tl.zeros([ROWS, COLUMNS], tl.int32)  # a maximum passes over what is no number
+    end = tl.load(bounds + tl.program_id(0) + 1)
+    for start in range(tl.load(bounds + tl.program_id(0)), end, ROWS):
+        row = start + tl.arange(0, ROWS)
+        place = row.to(tl.int64)[:, None] * width + column[None, :]
+        numbers = tl.load(x + place, mask=(row < end)[:, None] & inside[None, :], other=nothing)
+        if MAXIMUM:
+            found = tl.maximum(found, numbers)
+            strange += (numbers != numbers).to(tl.int32)
+        else:
+            found += numbers
+    result = tl.max(found, 0) if MAXIMUM else tl.sum(found, 0)
+    if MAXIMUM:
+        result = tl.where(tl.sum(strange, 0) > 0, float("nan"), result)
+    tl.store(out + tl.program_id(0).to(tl.int64) * width + column, result, mask=inside)
+
+
+def segments(how: str, x: Tensor, bounds: Tensor) -> Tensor:
+    """As torch_heads.segments."""
+    count, width = len(bounds) - 1, x.shape[1]
+    out = torch.empty((count, width), dtype=torch.float32, device=x.device)
+    if count and width:
+        _segments[(count, triton.cdiv(width, 64))](
+            x.contiguous(), bounds, out, width, MAXIMUM=how == "max", ROWS=32, COLUMNS=64, num_warps=4
+        )
+    return out
