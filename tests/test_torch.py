@@ -20,7 +20,7 @@ from random_models import MEAN, NORM, Model, Shape, batch_of, build, draw, read_
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from onepass import Encoder
-from onepass.engines import build_engine
+from onepass.engines import build_engine, torch_heads, torch_layer, torch_trunk
 from onepass.engines.batch import Output, PackedBatch, Read
 from onepass.engines.place import CPU, find_place, gpu
 from onepass.engines.torch import Torch
@@ -30,7 +30,15 @@ from onepass.engines.torch_heads import BLOCK, BLOCKS
 from onepass.errors import BadSetting, EngineFailure, MissingExtra
 from onepass.model.checkpoint import load_checkpoint
 from onepass.model.heads import Activation, HeadSpec, Linear, Pool, Vocabulary
-from onepass.model.spec import ConvSpec, Disentangled, EncoderSpec, RopeSpec, T5Buckets
+from onepass.model.spec import (
+    ConvSpec,
+    Disentangled,
+    EncoderSpec,
+    FeedForwardSpec,
+    NormSpec,
+    RopeSpec,
+    T5Buckets,
+)
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
@@ -160,6 +168,47 @@ def test_what_fills_up_a_bucket_changes_nothing(name: str) -> None:
 
 
 HEADS_OF_STATES = {"tokens": HEADS["tokens"]}
+
+
+def other(**changes: Any) -> EncoderSpec:
+    """Each layer changed."""
+    spec = spec_of(Shape(vocab=40))
+    return replace(spec, layers=tuple(replace(layer, **changes) for layer in spec.layers))
+
+
+ATTENTION = SPECS["plain"].layers[0].attention
+FUSED = {
+    **SPECS,
+    "before": other(place="pre", norm=NormSpec("rms", 1e-5)),
+    "gated": other(place="pre", first_norm=False, feed_forward=FeedForwardSpec("gated", 40, "silu")),
+    "gated without a kernel": other(feed_forward=FeedForwardSpec("gated", 40, "relu2")),
+    "sandwich": other(place="sandwich"),
+    "capped, causal, in a window": other(
+        attention=replace(ATTENTION, kv_heads=2, softcap=3.0, causal=True, radius=5)
+    ),
+    "normalised heads": other(attention=replace(ATTENTION, qk_norm="head")),
+    "normalised rows": other(attention=replace(ATTENTION, qk_norm="flat")),
+    "no norm of the embedding": spec_of(Shape(vocab=40, norm=False, types=0)),
+}  # fmt: skip
+
+
+@pytest.mark.skipif(CUDA, reason="with a CUDA device all other tests run the kernels")
+@pytest.mark.parametrize(("dtype", "limit"), [("float32", 1e-5), ("float16", 0.02)])
+@pytest.mark.parametrize("name", FUSED)
+def test_with_kernels_all_is_as_without(name: str, dtype: str, limit: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton's kernels in its interpreter, in the places where a GPU runs them."""
+    spec, reads = FUSED[name], [read_all(SOME, "tokens"), read_all(SOME, "mean")]
+    heads = {**HEADS_OF_STATES, "mean": MEAN}
+    expected = Torch(spec, heads, draw(spec), dtype).run(SOME, reads)
+    for module in (torch_trunk, torch_layer, torch_heads):
+        monkeypatch.setattr(module, "kernels_can", lambda device: True)
+    engine = Torch(spec, heads, draw(spec), dtype)
+    assert engine._trunk.on_device
+    for ours, theirs in zip(engine.run(SOME, reads), expected, strict=True):
+        assert worst(ours.values, theirs.values) < limit
+
+
+SOME = batch_of([5, 1, 19], vocab=30, visible=[5, 1, 11])
 
 
 @pytest.mark.skipif(not CUDA, reason="CUDA graphs need a CUDA device")
