@@ -175,6 +175,7 @@ class Mini(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.eye_(self.embed.weight)
         nn.init.eye_(self.words.weight)
+        nn.init.constant_(self.sparse.bias, -3.0)  # else every word weighs something at first
         if vectors is not None:
             with torch.no_grad():
                 self.trunk.embeddings.word_embeddings.weight.copy_(vectors * (0.05 * vectors.shape[1] ** 0.5))

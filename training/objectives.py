@@ -103,7 +103,7 @@ def pairs(learner: Learner, batch: Given) -> Tensor:
 def sparse(learner: Learner, batch: Given) -> Tensor:
     model = learner.model
     queries, texts = (model.lexical(*learner.states(batch, name)) for name in ("query", "text"))
-    scores = products(queries, texts)
+    scores = 0.1 * products(queries, texts)
     own = torch.arange(len(queries), device=queries.device)
     same = (batch["group"][:, None] == batch["group"]) & ~torch.eye(len(own), dtype=torch.bool, device=own.device)
     scores = scores.masked_fill(same, -1e4)
