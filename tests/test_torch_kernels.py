@@ -94,10 +94,10 @@ def test_rotations(heads: int, size: int, half: int, dtype: torch.dtype) -> None
     assert near(torch_kernels.rotate_(x, cosines, sines, starts), expected)
 
 
-LENGTHS = (1, 2, 3, 17, 64, 150)
+LENGTHS = (1, 2, 17, 70)
 ATTENTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "grouped heads": {"kv_heads": 2},
+    "grouped heads": {"kv_heads": 1},
     "causal": {"causal": True},
     "window": {"radius": 20},
     "causal window": {"radius": 20, "causal": True},
@@ -125,8 +125,8 @@ MULTIPLIED = [torch.float32, torch.float16, *([torch.bfloat16] if DEVICE.type ==
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("name", ATTENTIONS)
 def test_attention(name: str, biased: bool, dtype: torch.dtype) -> None:
-    attention = AttentionSpec(**{"heads": 4, "head_size": 16, "scale": 0.3, "kv_heads": 4} | ATTENTIONS[name])
-    batch = batch_of(LENGTHS, visible=(1, 1, 3, 9, 64, 77))
+    attention = AttentionSpec(**{"heads": 2, "head_size": 16, "scale": 0.3, "kv_heads": 2} | ATTENTIONS[name])
+    batch = batch_of(LENGTHS, visible=(1, 1, 17, 66))
     heads = attention.heads + 2 * attention.kv_heads
     whole = drawn(batch.tokens, heads, attention.head_size, dtype=dtype) * 1.5
     q, k, v = whole.split([attention.heads, attention.kv_heads, attention.kv_heads], dim=1)
