@@ -96,6 +96,7 @@ def test_both_stages_then_a_checkpoint_with_the_same_numbers(folder: Path, tmp_p
         tags = encoder.tag(TEXT, aggregation="none", ignore_labels=[])
         most = model.entities(states).softmax(-1)[0, 1:-1].amax(-1)
         np.testing.assert_allclose([one.score for one in tags], most, atol=1e-5)
+        np.testing.assert_allclose(encoder.multivector(TEXT), model.late(states)[0], atol=2e-5)
         lexical = model.lexical(states, lengths)[0]
         sparse = encoder.sparse(TEXT)
         assert len(sparse.ids) == int((lexical > 0).sum())
@@ -136,9 +137,11 @@ def test_negatives_are_of_other_groups(folder: Path) -> None:
     near = nearest(Learner(model, None), store, "cpu", most=20)
     pairs = store.tasks["pairs.titles"]
     assert set(near) == {"titles"}  # of the other kind there are too few
-    for own, texts in zip(pairs, near["titles"], strict=True):
-        groups = [set(pairs[pairs[:, 1] == text, 2].tolist()) for text in texts]
-        assert all(group - {own[2]} for group in groups)
+    known, beside = near["titles"]
+    assert sorted(known) == list(range(300))
+    for own, others in zip(known, beside, strict=True):
+        assert len(set(others)) == 20
+        assert pairs[own, 2] not in pairs[others, 2]
 
 
 def test_words_are_the_means_of_their_pieces() -> None:

@@ -96,7 +96,9 @@ class Masked(Spans):
     def batch(self, random: Random) -> Batch:
         rows, longest = self.rows(random)
         student = self.layer.lay(rows, case(random) if random.random() < 0.5 else "cased", longest)
-        chosen = np.append(random.random(sum(map(len, rows))) < self.share, False)[student.words]
+        drawn = random.random(sum(map(len, rows)) + 1) < self.share
+        drawn[0], drawn[-1] = True, False  # at least one word, and no special token, whose word is -1
+        chosen = drawn[student.words]
         targets = np.where(chosen, student.ids, -100)
         fate = random.random(student.ids.shape)
         vocabulary = self.store.special["vocabulary"]
@@ -135,31 +137,32 @@ class Pairs:
 
 
 @dataclass
-class Ranked:
-    """Queries, each with its own text first and then others that are near. pair.*; rows are queries x (1 + others)."""
+class Near:
+    """Pairs in heaps: some drawn, and for each of these others whose texts are near its query. query.*, text.*, group."""
 
     store: Store
-    near: Mapping[str, Ints]  # per kind of pairs, for each pair the numbers of near texts
-    weights: Mapping[str, float]
+    near: Mapping[str, tuple[Ints, Ints]]  # per kind of pairs: numbers of pairs, and for each the pairs near it
     tokens: int
-    others: int = 7
+    beside: int = 7
 
     def __post_init__(self) -> None:
         self.layer = Layout(self.store)
-        self.names = list(self.weights)
-        self.chances = np.array(list(self.weights.values())) / sum(self.weights.values())
+        self.names = list(self.near)
+        sizes = np.array([len(self.near[name][0]) ** 0.5 for name in self.names])
+        self.chances = sizes / sizes.sum()
 
     def batch(self, random: Random) -> Batch:
         name = self.names[random.choice(len(self.names), p=self.chances)]
-        pairs, near = self.store.tasks["pairs." + name], self.near[name]
-        longest = int(random.choice([64, 128, 192, 256]))
-        count = max(self.tokens // longest // (1 + self.others), 1)
-        queries, texts = [], []
-        for pair in random.integers(len(pairs), size=count):
-            others = random.choice(near[pair], self.others, replace=False)
-            queries += [self.store.texts[pairs[pair, 0]]] * (1 + self.others)
-            texts += [self.store.texts[text] for text in (pairs[pair, 1], *others)]
-        return laid("pair", self.layer.lay(queries, case(random), longest, texts)) | {"each": np.int32(1 + self.others)}
+        every, (known, near) = self.store.tasks["pairs." + name], self.near[name]
+        longest = int(random.choice([64, 128, 192]))
+        heaps = min(max(self.tokens // (longest + 32) // (1 + self.beside), 1), 16)
+        seeds = random.choice(len(known), heaps, replace=False)
+        beside = np.concatenate([random.choice(near[seed], self.beside, replace=False) for seed in seeds])
+        chosen = every[np.unique(np.concatenate([known[seeds], beside]))]
+        found: Batch = {"group": chosen[:, 2]}
+        for part, rows, most in (("query", chosen[:, 0], 48), ("text", chosen[:, 1], longest)):
+            found |= laid(part, self.layer.lay([self.store.texts[text] for text in rows], case(random), most))
+        return found
 
 
 @dataclass

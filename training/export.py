@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch_file
 from tokenizers import Tokenizer
 
-from onepass.model.heads import Activation, HeadSpec, Linear, Norm, Pool, Step, Vocabulary
+from onepass.model.heads import Activation, Finish, HeadSpec, Linear, Norm, Pool, Step, Vocabulary
 from onepass.model.int8 import SCALE, quantized
 from onepass.model.own_heads import write_heads
 from onepass.model.spec import NormSpec
@@ -32,15 +32,17 @@ EPS = 1e-12
 BOTH = Pool(("first", "mean"))
 
 
-def row_head(name: str, labels: tuple[str, ...], *, pairs: bool) -> HeadSpec:
-    steps = (
+def hidden_steps(name: str) -> tuple[Step, ...]:
+    return (
         Linear(f"{name}.hidden.weight", f"{name}.hidden.bias"),
         Activation("gelu"),
         Linear(f"{name}.out.weight", f"{name}.out.bias"),
     )
-    return HeadSpec(
-        "classify", BOTH, per_row=steps, finish="softmax" if len(labels) > 1 else "sigmoid", labels=labels, pairs=pairs
-    )
+
+
+def row_head(name: str, labels: tuple[str, ...], *, pairs: bool) -> HeadSpec:
+    finish: Finish = "softmax" if len(labels) > 1 else "sigmoid"
+    return HeadSpec("classify", BOTH, per_row=hidden_steps(name), finish=finish, labels=labels, pairs=pairs)
 
 
 def word_steps(name: str) -> tuple[Step, ...]:
@@ -61,14 +63,10 @@ HEADS = {
     ),
     "sentiment": row_head("sentiment", SENTIMENTS, pairs=False),
     "toxicity": row_head("toxicity", ("toxic",), pairs=False),
-    "entities": HeadSpec(
-        "tag", TOKENS, per_token=(Linear("entities.weight", "entities.bias"),), finish="softmax", labels=TAGS
-    ),
-    "rerank": row_head("rerank", ("relevant",), pairs=True),
+    "entities": HeadSpec("tag", TOKENS, per_token=hidden_steps("entities"), finish="softmax", labels=TAGS),
+    "rerank": HeadSpec("multivector", TOKENS, per_token=(Linear("rerank.weight", "rerank.bias"),), finish="l2"),
     "nli": row_head("nli", ENTAILMENTS, pairs=True),
-    "answer": HeadSpec(
-        "answer", TOKENS, per_token=(Linear("answer.weight", "answer.bias"),), labels=("start", "end")
-    ),
+    "answer": HeadSpec("answer", TOKENS, per_token=hidden_steps("answer"), labels=("start", "end")),
 }
 DEFAULTS = {"classify": "sentiment", "moderate": "toxicity", "rerank": "rerank"}
 MODERATION = {"toxicity": ["toxic"]}

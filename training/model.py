@@ -16,6 +16,7 @@ TAGS = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-
 SENTIMENTS = ("negative", "neutral", "positive")
 ENTAILMENTS = ("entailment", "neutral", "contradiction")
 TEMPERATURE = 0.05
+LATE = 128  # width of the vectors that rerank compares token by token
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,18 @@ class RowHead(nn.Module):
         return self.out(dropped(functional.gelu(self.hidden(pooled)), dropout)).float()
 
 
+class TokenHead(nn.Module):
+    """Scores of each token: a hidden layer, `labels` outputs."""
+
+    def __init__(self, width: int, hidden: int, labels: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(width, hidden)
+        self.out = nn.Linear(hidden, labels)
+
+    def forward(self, states: Tensor, dropout: float = 0.0) -> Tensor:
+        return self.out(dropped(functional.gelu(self.hidden(dropped(states, dropout))), dropout)).float()
+
+
 class WordHead(nn.Module):
     """Scores against the vocabulary: a layer, a norm, the trunk's own word table, a bias."""
 
@@ -158,11 +171,11 @@ class Mini(nn.Module):
         self.words = nn.Linear(width, width)
         self.fill = WordHead(shape)
         self.sparse = WordHead(shape)
-        self.entities = nn.Linear(width, len(TAGS))
-        self.answer = nn.Linear(width, 2)
+        self.rerank = nn.Linear(width, LATE)
+        self.entities = TokenHead(width, hidden, len(TAGS))
+        self.answer = TokenHead(width, hidden, 2)
         self.sentiment = RowHead(width, hidden, len(SENTIMENTS))
         self.toxicity = RowHead(width, hidden, 1)
-        self.rerank = RowHead(width, hidden, 1)
         self.nli = RowHead(width, hidden, len(ENTAILMENTS))
 
     def start(self, vectors: Tensor | None) -> None:
@@ -182,6 +195,10 @@ class Mini(nn.Module):
 
     def vectors(self, states: Tensor, lengths: Tensor) -> Tensor:
         return functional.normalize(self.embed(mean(states, lengths)).float(), dim=-1)
+
+    def late(self, states: Tensor) -> Tensor:
+        """A unit vector for each token, as ColBERT compares them."""
+        return functional.normalize(self.rerank(states).float(), dim=-1)
 
     def lexical(self, states: Tensor, lengths: Tensor) -> Tensor:
         """SPLADE's weights of the vocabulary [rows, vocabulary]: the maximum over tokens of log(1 + relu)."""

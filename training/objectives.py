@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.model import TEMPERATURE, Mini, Trunk, dropped, mean
+from training.model import TEMPERATURE, Mini, Trunk, mean
 
 Given = dict[str, Tensor]
 DROPOUT = 0.1
@@ -22,11 +22,12 @@ DROPOUT = 0.1
 
 @dataclass
 class Learner:
-    """The model, its teacher (None where there is none, in tests), and how far training is, from 0 to 1."""
+    """The model, its teacher (None where there is none, in tests), how far training is, from 0 to 1, and its stage."""
 
     model: Mini
     teacher: Trunk | None
     progress: float = 0.0
+    stage: int = 1
 
     def states(self, batch: Given, name: str, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
         lengths = batch[f"{name}.lengths"]
@@ -66,16 +67,19 @@ def alike(vectors: Tensor, wanted: Tensor) -> Tensor:
 
 
 def distilled(learner: Learner, batch: Given) -> Tensor:
+    """The teacher's vectors, and in stage one the states of its words, too: in its last layer these know more of the
+    sentence than of themselves, which is a good beginning, but holds back heads that read tokens."""
     states, lengths = learner.states(batch, "student")
     theirs, wanted = learner.taught(batch, "teacher")
     vectors = learner.model.vectors(states, lengths)
-    far = (1 - (vectors * wanted).sum(-1)).mean()
+    loss = 8 * (1 - (vectors * wanted).sum(-1)).mean() + 0.5 * alike(vectors, wanted)
+    if learner.stage > 1:
+        return loss
     count = int(batch["count"])
     ours = by_word(learner.model.words(states), batch["student.words"], count)
     goal = by_word(theirs, batch["teacher.words"], count)
     met = (ours.abs().sum(-1) > 0) & (goal.abs().sum(-1) > 0)  # the end of a row may be cut for one of the two
-    words = ((1 - functional.cosine_similarity(ours, goal, dim=-1)) * met).sum() / met.sum()
-    return 8 * far + 0.5 * alike(vectors, wanted) + (4 if learner.progress < 0.6 else 2) * words
+    return loss + 4 * ((1 - functional.cosine_similarity(ours, goal, dim=-1)) * met).sum() / met.sum()
 
 
 def masked(learner: Learner, batch: Given) -> Tensor:
@@ -108,16 +112,24 @@ def sparse(learner: Learner, batch: Given) -> Tensor:
     same = (batch["group"][:, None] == batch["group"]) & ~torch.eye(len(own), dtype=torch.bool, device=own.device)
     scores = scores.masked_fill(same, -1e4)
     found = functional.cross_entropy(scores, own) + functional.cross_entropy(scores.T, own)
-    penalty = 3e-3 * (queries.mean(0) ** 2).sum() + 1e-3 * (texts.mean(0) ** 2).sum()
-    return 0.5 * found + penalty * min(1.0, 3 * learner.progress) ** 2
+    penalty = 0.03 * (queries.mean(0) ** 2).sum() + 0.01 * (texts.mean(0) ** 2).sum()
+    return 0.5 * found + penalty * min(1.0, 2 * learner.progress) ** 2
 
 
-def ranked(learner: Learner, batch: Given) -> Tensor:
-    scores = learner.model.rerank(*learner.states(batch, "pair", DROPOUT), DROPOUT).view(-1, int(batch["each"]))
-    first = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
-    right = functional.one_hot(first, scores.shape[1]).float()
-    apart = functional.binary_cross_entropy_with_logits(scores, right)
-    return functional.cross_entropy(scores, first) + apart
+def late(learner: Learner, batch: Given) -> Tensor:
+    """ColBERT's scores (Khattab and Zaharia 2020) among queries and texts that are near each other."""
+    (queries, asked), (texts, known) = (learner.states(batch, name, DROPOUT) for name in ("query", "text"))
+    q, d = learner.model.late(queries), learner.model.late(texts)
+    with torch.autocast(q.device.type, enabled=False):
+        products = torch.einsum("qik,djk->qdij", q, d)
+    unread = torch.arange(d.shape[1], device=d.device) >= known[:, None]
+    best = products.masked_fill(unread[None, :, None], -2).amax(-1)
+    unasked = torch.arange(q.shape[1], device=q.device) >= asked[:, None]
+    scores = best.masked_fill(unasked[:, None], 0).sum(-1) / asked[:, None]
+    own = torch.arange(len(scores), device=scores.device)
+    same = (batch["group"][:, None] == batch["group"]) & ~torch.eye(len(own), dtype=torch.bool, device=own.device)
+    scores = (scores / 0.03).masked_fill(same, -1e4)
+    return functional.cross_entropy(scores, own) + 0.5 * functional.cross_entropy(scores.T, own)
 
 
 def sentiment(learner: Learner, batch: Given) -> Tensor:
@@ -137,7 +149,7 @@ def nli(learner: Learner, batch: Given) -> Tensor:
 
 def entities(learner: Learner, batch: Given) -> Tensor:
     states, _ = learner.states(batch, "text", DROPOUT)
-    scores = learner.model.entities(dropped(states, DROPOUT)).float().log_softmax(-1)
+    scores = learner.model.entities(states, DROPOUT).log_softmax(-1)
     # where MISC was not looked for, "O" may be it
     other = torch.logsumexp(scores[..., [0, 7, 8]], -1)
     outside = torch.where(batch["partial"][:, None], other, scores[..., 0])
@@ -148,7 +160,7 @@ def entities(learner: Learner, batch: Given) -> Tensor:
 def answer(learner: Learner, batch: Given) -> Tensor:
     states, lengths = learner.states(batch, "pair", DROPOUT)
     outside = torch.arange(states.shape[1], device=states.device) >= lengths[:, None]
-    scores = learner.model.answer(states).float().masked_fill(outside[..., None], -1e4)
+    scores = learner.model.answer(states, DROPOUT).masked_fill(outside[..., None], -1e4)
     starts, stops = scores.unbind(-1)
     return 0.5 * (functional.cross_entropy(starts, batch["start"]) + functional.cross_entropy(stops, batch["stop"]))
 
@@ -156,6 +168,6 @@ def answer(learner: Learner, batch: Given) -> Tensor:
 OBJECTIVES: dict[str, Callable[[Learner, dict[str, Any]], Tensor]] = {
     objective.__name__: objective
     for objective in (
-        distilled, masked, pairs, sparse, ranked, sentiment, toxicity, nli, entities, answer,
+        distilled, masked, pairs, sparse, late, sentiment, toxicity, nli, entities, answer,
     )
 }  # fmt: skip

@@ -15,7 +15,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from training.batches import Answered, Batch, Distilled, Labelled, Masked, Mixed, Pairs, Ranked, Source, Tagged
+from training.batches import Answered, Batch, Distilled, Labelled, Masked, Mixed, Near, Pairs, Source, Tagged
 from training.model import Mini, Shape, Trunk, joined, mean
 from training.objectives import OBJECTIVES, Learner
-from training.store import Layout, Store
+from training.store import Ints, Layout, Store
 
 SECOND = 0.42
 PARTS = 4  # files of weights, each smaller than 16 MiB
@@ -70,23 +70,22 @@ def first_stage(store: Store, tokens: int, seed: int) -> Mixed:
     )
 
 
-def second_stage(store: Store, tokens: int, seed: int, near: dict[str, np.ndarray[Any, Any]]) -> Mixed:
+def second_stage(store: Store, tokens: int, seed: int, near: Mapping[str, tuple[Ints, Ints]]) -> Mixed:
     kinds = [name.removeprefix("pairs.") for name in store.tasks if name.startswith("pairs.")]
     shares = {kind: len(store.tasks["pairs." + kind]) ** 0.5 for kind in kinds}
-    deep = {kind: share for kind, share in shares.items() if kind in near}
     third = tokens // 3
     at_times: dict[str, tuple[float, Source]] = {
-        "pairs": (0.22, Pairs(store, shares, third)),
-        "ranked": (0.22, Ranked(store, near, deep, third)),
-        "entities": (0.20, Tagged(store, third)),
-        "answer": (0.12, Answered(store, third)),
-        "sentiment": (0.12, Labelled(store, {"sentiment.short": 0.6, "sentiment": 0.4}, third, balanced=True)),
-        "nli": (0.12, Labelled(store, {"nli": 0.6, "nli.topics": 0.4}, third)),
-        "sparse": (0.08, Pairs(store, shares, third // 3)),
+        "entities": (0.24, Tagged(store, third)),
+        "late": (0.16, Near(store, near, third)),
+        "pairs": (0.08, Pairs(store, shares, third)),
+        "answer": (0.14, Answered(store, third)),
+        "nli": (0.14, Labelled(store, {"nli": 0.5, "nli.topics": 0.5}, third)),
+        "sentiment": (0.12, Labelled(store, {"sentiment.short": 0.4, "sentiment": 0.6}, third, balanced=True)),
         "toxicity": (0.06, Labelled(store, {"toxicity": 1.0}, third, balanced=True)),
+        "sparse": (0.06, Pairs(store, shares, third // 2)),
     }
     always: dict[str, Source] = {
-        "distilled": Distilled(store, DISTILLED, third),
+        "distilled": Distilled(store, DISTILLED, third // 2),
         "masked": Masked(store, MASKED, third // 2),
     }
     return Mixed(always, at_times, 2, seed + 1)
@@ -119,21 +118,26 @@ def word_vectors(teacher: Trunk, store: Store, device: str) -> Tensor:
     return torch.cat(found)
 
 
-def nearest(learner: Learner, store: Store, device: str, most: int = 40) -> dict[str, np.ndarray[Any, Any]]:
-    """For each pair of each kind the numbers of the `most` texts nearest to its query, without its group's own."""
+def nearest(
+    learner: Learner, store: Store, device: str, most: int = 40, pairs_of_a_kind: int = 6000
+) -> dict[str, tuple[Ints, Ints]]:
+    """Of each kind the numbers of some pairs, and for each the `most` whose texts are nearest to its query, its own
+    group's left out."""
     found = {}
-    for name, pairs in store.tasks.items():
-        if not name.startswith("pairs.") or len(np.unique(pairs[:, 1])) <= 4 * most:
+    for name, every in store.tasks.items():
+        if not name.startswith("pairs.") or len(np.unique(every[:, 1])) <= 4 * most:
             continue
-        queries = vectors_of(learner, store, pairs[:, 0], 64, device)
-        texts = vectors_of(learner, store, pairs[:, 1], 128, device)
+        chosen = np.random.default_rng(8).permutation(len(every))[:pairs_of_a_kind]
+        pairs = every[chosen]
+        queries = vectors_of(learner, store, pairs[:, 0], 48, device)
+        texts = vectors_of(learner, store, pairs[:, 1], 64, device)
         group = torch.from_numpy(pairs[:, 2]).to(device)
         kept = []
         for begin in range(0, len(pairs), 1024):
             cosines = queries[begin : begin + 1024].float() @ texts.float().T
             cosines[group[begin : begin + 1024, None] == group] = -2
             kept.append(cosines.topk(most).indices.cpu().numpy())
-        found[name.removeprefix("pairs.")] = pairs[:, 1][np.concatenate(kept)]
+        found[name.removeprefix("pairs.")] = chosen, chosen[np.concatenate(kept)]
     return found
 
 
@@ -150,9 +154,16 @@ class Training:
     def __init__(self, learner: Learner, options: argparse.Namespace) -> None:
         self.learner, self.options = learner, options
         self.parameters = [p for p in learner.model.parameters() if p.requires_grad]
-        decayed = [p for p in self.parameters if p.ndim > 1]
-        plain = [p for p in self.parameters if p.ndim < 2]
-        groups = [{"params": decayed, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
+        trunk = {id(p) for p in learner.model.trunk.parameters()}
+        groups = [
+            {
+                "params": [p for p in self.parameters if (id(p) in trunk) == of_trunk and (p.ndim > 1) == matrix],
+                "weight_decay": 0.02 if matrix else 0.0,
+                "faster": 1.0 if of_trunk else options.heads_faster,
+            }
+            for of_trunk in (True, False)
+            for matrix in (True, False)
+        ]
         fused = next(learner.model.parameters()).is_cuda
         self.optimizer = torch.optim.AdamW(groups, lr=1e-9, betas=(0.9, 0.98), eps=1e-8, fused=fused)
         self.averaged = [p.detach().clone() for p in self.parameters]
@@ -165,7 +176,7 @@ class Training:
 
     def learn(self, step: dict[str, dict[str, Tensor]], device: str) -> dict[str, Tensor]:
         for group in self.optimizer.param_groups:
-            group["lr"] = rate(self.progress, self.options.rate)
+            group["lr"] = group["faster"] * rate(self.progress, self.options.rate)
         self.learner.progress = self.progress
         losses = {}
         for name, batch in step.items():
@@ -214,9 +225,9 @@ def run(training: Training, store: Store, folder: Path, device: str) -> None:
     stage, sums, saved = 0, {}, time.monotonic()
     with (folder / "log.jsonl").open("a") as log:
         while training.progress < 1:
-            wanted = 1 if training.progress < SECOND else 2
+            wanted = 1 if training.progress < options.first else 2
             if wanted != stage or source is None:
-                stage = wanted
+                stage = training.learner.stage = wanted
                 mixed = (
                     first_stage(store, options.tokens, options.seed + training.step)
                     if stage == 1
@@ -266,6 +277,14 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
     }
 
 
+def begin(model: Mini, weights: Mapping[str, Tensor]) -> None:
+    """Take over what fits; the others keep what they have, and are named."""
+    own = model.state_dict()
+    fits = {name: tensor for name, tensor in weights.items() if name in own and own[name].shape == tensor.shape}
+    model.load_state_dict(own | fits)
+    print("begun anew:", ", ".join(name for name in own if name not in fits) or "nothing", flush=True)  # noqa: T201
+
+
 def load_teacher(path: Path) -> Trunk:
     """A BERT whose matrices are stored as int8 with a scale per row (prepare.py writes it so)."""
     stored = load_file(path)
@@ -288,8 +307,11 @@ def parsed(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("folder", type=Path, help="what prepare.py wrote; losses, state and weights go there, too")
     parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=0.0)
+    parser.add_argument("--first", type=float, default=SECOND, help="share of stage one")
+    parser.add_argument("--begin", type=Path, help="folder of weights to begin with; heads of other shapes begin anew")
     parser.add_argument("--tokens", type=int, default=98_304, help="of a step")
     parser.add_argument("--rate", type=float, default=1e-3, help="the highest")
+    parser.add_argument("--heads-faster", type=float, default=3.0, help="their rate by the trunk's")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=0, help="processes that make batches")
     parser.add_argument("--every", type=int, default=100, help="steps between two lines of the log")
@@ -312,7 +334,9 @@ def main(given: list[str] | None = None) -> None:
     (options.folder / "shape.json").write_text(json.dumps(asdict(shape)))
     model = Mini(shape)
     teacher = load_teacher(options.folder / "teacher.safetensors").to(options.device)
-    model.start(word_vectors(teacher, store, options.device).cpu())
+    model.start(None if options.begin else word_vectors(teacher, store, options.device).cpu())
+    if options.begin:
+        begin(model, load_weights(options.begin))
     if options.device.startswith("cuda"):
         teacher = teacher.bfloat16()
     training = Training(Learner(model.to(options.device).train(), teacher), options)
