@@ -168,6 +168,19 @@ def test_neighbours_change_nothing() -> None:
     torch.testing.assert_close(together[:64], alone, rtol=1e-6, atol=1e-6)
 
 
+def test_who_sees_nothing_gets_zeros() -> None:
+    """And only they do: scores that are no numbers are seen."""
+    spec, attention = SPANS["distances"], asked(radius=2)
+    offsets, visible = torch.tensor([0, 9], dtype=torch.int32), torch.tensor([4], dtype=torch.int32)
+    query, key, value = (x.cpu().clone() for x in drawn(attention, 9, torch.float32))
+    query[1] = float("nan")
+    within = reach(spec, 9, torch.device("cpu"))
+    found = plain(query, key, value, offsets, visible, within, None, None, attention)
+    assert (found[6:] == 0).all()
+    assert found[1].isnan().all()
+    assert found[[0, 2, 3, 4, 5]].isfinite().all()
+
+
 def test_blocks() -> None:
     offsets, _ = packed((3, 4, 9, 1))
     blocks = query_blocks(offsets, 17, 4).tolist()

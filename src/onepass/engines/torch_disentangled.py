@@ -138,7 +138,7 @@ def plain(
             hidden = hidden | (distances < 0)
         if attention.radius is not None:
             hidden = hidden | (distances.abs() > attention.radius)
-        scores = scores.masked_fill(hidden, float("-inf"))
-        shares = torch.softmax(scores, dim=-1).nan_to_num(0.0)  # who sees nothing gets zeros
+        shares = torch.softmax(scores.masked_fill(hidden, float("-inf")), dim=-1)
+        shares = shares.masked_fill(hidden.all(dim=-1, keepdim=True), 0.0)  # who sees nothing gets zeros
         out[begin:end] = (shares @ v).transpose(0, 1).to(query.dtype)
     return out

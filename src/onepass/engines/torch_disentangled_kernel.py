@@ -112,97 +112,67 @@ def by_distance(
     return out
 
 
+@triton.jit
+def _tile(x, tokens, token_stride, at, there, SIZE: tl.constexpr, PADDED: tl.constexpr):
+    """[tokens, PADDED] of one head, which begins at `at`; zeros where no token is or beyond the head's size."""
+    column = tl.arange(0, PADDED)
+    place = at + tokens.to(tl.int64)[:, None] * token_stride + column[None, :]
+    return tl.load(x + place, mask=there[:, None] & (column < SIZE)[None, :], other=0.0)
+
+
+@triton.jit
+def _by_place(x, i, j, pairs, columns, block, far, SIZE: tl.constexpr):
+    """[i, j]: what the tokens i of one block, which holds `block`, give for the others j; x: of the row's first."""
+    highest = tl.minimum(block // SIZE * SIZE + SIZE - 1, far)
+    e = tl.maximum(tl.minimum(i[:, None] - j[None, :], far), -far)
+    return tl.load(x + (i[:, None] * columns + highest - e), mask=pairs, other=0.0)
+
+
+@triton.jit
+def _keys(first, seen, radius, QUERIES: tl.constexpr, KEYS: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr):
+    """The first and the end of the keys that a block of queries can see; from the beginning of a tile of keys."""
+    lower, upper = 0, seen
+    if CAUSAL:
+        upper = tl.minimum(upper, first + QUERIES)
+    if WINDOW:
+        lower = tl.maximum(first - radius, 0) // KEYS * KEYS
+        if not CAUSAL:
+            upper = tl.minimum(upper, first + QUERIES + radius)
+    return lower, upper
+
+
 # What differs from batch to batch does not make another kernel.
 @triton.jit(do_not_specialize=["offsets", "visible", "blocks", "tokens", "far", "radius"])
 def _attend(
-    query,
-    key,
-    value,
-    by_query,
-    by_key,
-    offsets,
-    visible,
-    blocks,
-    out,
-    query_token,
-    query_head,
-    key_token,
-    key_head,
-    value_token,
-    value_head,
-    tokens,
-    columns,
-    far,
-    scale,
-    cap,
-    radius,
-    HEADS: tl.constexpr,
-    SIZE: tl.constexpr,
-    PADDED: tl.constexpr,
-    QUERIES: tl.constexpr,
-    KEYS: tl.constexpr,
-    FROM_QUERY: tl.constexpr,
-    FROM_KEY: tl.constexpr,
-    CAPPED: tl.constexpr,
-    CAUSAL: tl.constexpr,
-    WINDOW: tl.constexpr,
-):
+    query, key, value, by_query, by_key, offsets, visible, blocks, out,
+    query_token, query_head, key_token, key_head, value_token, value_head, tokens, columns, far, scale, cap, radius,
+    HEADS: tl.constexpr, SIZE: tl.constexpr, PADDED: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+    FROM_QUERY: tl.constexpr, FROM_KEY: tl.constexpr, CAPPED: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
+):  # fmt: skip
     head = tl.program_id(1)
     row = tl.load(blocks + 2 * tl.program_id(0))
     first = tl.load(blocks + 2 * tl.program_id(0) + 1)
-    begin = tl.load(offsets + row)
-    end = tl.load(offsets + row + 1)
+    begin, end = tl.load(offsets + row), tl.load(offsets + row + 1)
     seen = tl.where(first < end, tl.load(visible + row), 0)  # beyond the last block no key is passed
-
-    size = tl.arange(0, PADDED)
-    inside = size < SIZE
     i = first - begin + tl.arange(0, QUERIES)
     asked = i < end - begin
-    query_at = (begin + i).to(tl.int64)
-    q = tl.load(
-        query + head * query_head + query_at[:, None] * query_token + size[None, :],
-        mask=asked[:, None] & inside[None, :],
-        other=0.0,
-    )
+    q = _tile(query, begin + i, query_token, head * query_head, asked, SIZE, PADDED)
     row_at = (head.to(tl.int64) * tokens + begin) * columns  # of the row's first token, beyond which int32 is enough
-
-    highest_query = tl.minimum(first - begin + QUERIES - 1, far)
-    lower = 0
-    upper = seen
-    if CAUSAL:
-        upper = tl.minimum(upper, first - begin + QUERIES)
-    if WINDOW:
-        lower = tl.maximum(first - begin - radius, 0) // KEYS * KEYS
-        if not CAUSAL:
-            upper = tl.minimum(upper, first - begin + QUERIES + radius)
+    lower, upper = _keys(first - begin, seen, radius, QUERIES, KEYS, CAUSAL, WINDOW)
     highest = tl.full([QUERIES], -1.0e30, tl.float32)
     total = tl.zeros([QUERIES], tl.float32)
     mixed = tl.zeros([QUERIES, PADDED], tl.float32)
     for start in range(lower, upper, KEYS):
         j = start + tl.arange(0, KEYS)
         shown = j < seen
-        key_at = (begin + j).to(tl.int64)
-        k = tl.load(
-            key + head * key_head + key_at[:, None] * key_token + size[None, :],
-            mask=shown[:, None] & inside[None, :],
-            other=0.0,
-        )
+        k = _tile(key, begin + j, key_token, head * key_head, shown, SIZE, PADDED)
         scores = tl.dot(q, tl.trans(k), input_precision="ieee")
         pairs = asked[:, None] & shown[None, :]
         if FROM_QUERY:
-            e = tl.maximum(tl.minimum(i[:, None] - j[None, :], far), -far)
-            scores += tl.load(by_query + row_at + (i[:, None] * columns + highest_query - e), mask=pairs, other=0.0).to(
-                tl.float32
-            )
-        if FROM_KEY:
-            # Loaded by key, where the numbers for successive queries are neighbours, then turned.
-            highest_key = tl.minimum(start // QUERIES * QUERIES + QUERIES - 1, far)
-            e = tl.maximum(tl.minimum(j[:, None] - i[None, :], far), -far)
-            turned = tl.load(
-                by_key + row_at + (j[:, None] * columns + highest_key - e),
-                mask=shown[:, None] & asked[None, :],
-                other=0.0,
-            )
+            scores += _by_place(by_query + row_at, i, j, pairs, columns, first - begin, far, QUERIES).to(tl.float32)
+        if FROM_KEY:  # loaded by key, where the numbers for successive queries are neighbours, then turned
+            turned = shown[:, None] & asked[None, :]
+            turned = _by_place(by_key + row_at, j, i, turned, columns, start, far, QUERIES)
             scores += tl.trans(turned).to(tl.float32)
         scores *= scale
         if CAPPED:
@@ -212,25 +182,17 @@ def _attend(
         if WINDOW:
             pairs = pairs & (i[:, None] - j[None, :] <= radius) & (j[None, :] - i[:, None] <= radius)
         scores = tl.where(pairs, scores, float("-inf"))
-
         higher = tl.maximum(highest, tl.max(scores, 1))
         shares = tl.exp2((scores - higher[:, None]) * 1.4426950408889634)
         kept = tl.exp2((highest - higher) * 1.4426950408889634)
         total = total * kept + tl.sum(shares, 1)
-        v = tl.load(
-            value + head * value_head + key_at[:, None] * value_token + size[None, :],
-            mask=shown[:, None] & inside[None, :],
-            other=0.0,
-        )
+        v = _tile(value, begin + j, value_token, head * value_head, shown, SIZE, PADDED)
         mixed = mixed * kept[:, None] + tl.dot(shares.to(v.dtype), v, input_precision="ieee")
         highest = higher
-
     mixed = mixed / tl.maximum(total, 1.0e-37)[:, None]  # who sees nothing gets zeros
-    tl.store(
-        out + (query_at[:, None] * HEADS + head) * SIZE + size[None, :],
-        mixed.to(out.dtype.element_ty),
-        mask=asked[:, None] & inside[None, :],
-    )
+    size = tl.arange(0, PADDED)
+    place = ((begin + i).to(tl.int64)[:, None] * HEADS + head) * SIZE + size[None, :]
+    tl.store(out + place, mixed.to(out.dtype.element_ty), mask=asked[:, None] & (size < SIZE)[None, :])
 
 
 def run(
