@@ -42,6 +42,8 @@ from onepass import Encoder
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("torch", "triton", "transformers", "sentence-transformers", "tokenizers", "numpy")
 ORDER = ("bert-base", "bert-large", "deberta-v3-base", "minilm-l6", "modernbert-base")
+TRACED = ("bert-base", "bert-large")
+PARTS = ("models", "traces", "parity", "compiled")
 COMPILED = (("bert-base", "single", 1), ("bert-base", "rows512", 64), ("bert-large", "rows512", 64))
 GOALS = {
     "bert-large rows512, share of the bfloat16 peak": 0.55,
@@ -377,13 +379,15 @@ def main() -> None:
 def whole(bench: Bench, arguments: argparse.Namespace) -> None:
     timing: dict[str, Any] = {"seconds": 0.0, "rounds": 1} if bench.tiny else {"seconds": 0.8, "rounds": 9}
     expected = dict.fromkeys(EXPECTED, 0.0) if bench.tiny else EXPECTED
-    for name in arguments.models:
+    parts = arguments.parts
+    for name in arguments.models if "models" in parts else ():
         bench.part(f"model {name}", partial(model, bench, name, **timing), expected["model"])
-    for name in ("bert-base", "bert-large"):
-        bench.part(f"trace {name}", partial(trace, bench, name), expected["trace"])
-    dtypes = ("bfloat16", "float16", "float32")
-    bench.part("parity", lambda: parity(bench, arguments.parity, few=bench.tiny, dtypes=dtypes), expected["parity"])
-    for name, work, size in COMPILED:
+        if name in TRACED and "traces" in parts:
+            bench.part(f"trace {name}", partial(trace, bench, name), expected["trace"])
+    if "parity" in parts:
+        dtypes = ("bfloat16", "float16", "float32")
+        bench.part("parity", lambda: parity(bench, arguments.parity, few=bench.tiny, dtypes=dtypes), expected["parity"])
+    for name, work, size in COMPILED if "compiled" in parts else ():
         run = partial(compiled, bench, name, work, size, **timing)
         bench.part(f"compiled {name} {work}", run, expected["compiled"])
 
@@ -403,6 +407,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--prepare", action="store_true", help="only make what needs the tests' packages")
     parser.add_argument("--seconds", type=float, default=225.0, help="for everything, imports apart")
     parser.add_argument("--models", nargs="+", choices=ORDER, default=ORDER)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="traces come with their models")
     parser.add_argument("--tokenizer", type=Path, help="folder with a WordPiece tokenizer.json")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu", help="folder of gpu.json and pictures")
     parser.add_argument("--scratch", type=Path, default=ROOT / "build" / "gpu", help="folder of models made here")

@@ -11,7 +11,7 @@ from torch import Tensor
 from onepass.engines.torch_attention import flash, flash_can, grouped, kernels_can
 from onepass.engines.torch_batch import Rows, as_tensor
 from onepass.engines.torch_disentangled import disentangled_attention, query_block, query_blocks, reach
-from onepass.engines.torch_steps import ACTIVATIONS, activate, gated, rotated
+from onepass.engines.torch_steps import ACTIVATIONS, activated, gated, rotated
 from onepass.engines.torch_weights import Linear, Norm, Tensors
 from onepass.model.spec import BottleneckSpec, Disentangled, EncoderSpec, FeedForwardSpec, LayerSpec, NormSpec
 
@@ -147,7 +147,7 @@ class FeedForward:
         if self.spec.kind == "gated":
             inner = gated(self.spec.activation, self.up(x), self.fused)
         else:
-            inner = activate(self.spec.activation, self.up(x))
+            inner = activated(self.spec.activation, self.up, x)
         return self.down(inner), self.down.late_bias
 
     def routed(self, x: Tensor, router: Tensor) -> Update:
