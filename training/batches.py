@@ -5,7 +5,7 @@ Words are changed here: masked, replaced, lowered. What a batch holds says each 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -89,7 +89,10 @@ class Distilled(Spans):
 
 @dataclass
 class Masked(Spans):
-    """Whole words hidden: of those chosen 80 % become [MASK], 10 % another token, 10 % stay. targets: -100 elsewhere."""
+    """Whole words hidden: of those chosen 80 % become [MASK], 10 % another token, 10 % stay.
+
+    targets: -100 elsewhere.
+    """
 
     share: float = 0.15
 
@@ -138,7 +141,7 @@ class Pairs:
 
 @dataclass
 class Near:
-    """Pairs in heaps: some drawn, and for each of these others whose texts are near its query. query.*, text.*, group."""
+    """Pairs in heaps: some drawn, and for each others whose texts are near its query. query.*, text.*, group."""
 
     store: Store
     near: Mapping[str, tuple[Ints, Ints]]  # per kind of pairs: numbers of pairs, and for each the pairs near it
@@ -169,8 +172,8 @@ class Near:
 class Labelled:
     """Texts, or pairs of texts, with a label. text.*, label. Some words are replaced by [MASK], so that few decide.
 
-    tasks: name of the task -> its share; columns are (text, label) or (first, second, label). balanced: labels are drawn
-    equally often.
+    tasks: name of the task -> its share; columns are (text, label) or (first, second, label).
+    balanced: labels are drawn equally often.
     """
 
     store: Store
@@ -288,7 +291,9 @@ class Mixed:
         random = np.random.default_rng([self.seed, worker])
         names = list(self.at_times)
         chances = np.array([share for share, _ in self.at_times.values()])
+        chosen: Iterable[str] = []
         while True:
-            chosen = random.choice(names, self.some, replace=False, p=chances / chances.sum()) if self.some else []
+            if self.some:
+                chosen = random.choice(names, self.some, replace=False, p=chances / chances.sum())
             sources = dict(self.always) | {name: self.at_times[name][1] for name in chosen}
             yield {name: source.batch(random) for name, source in sources.items()}

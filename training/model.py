@@ -51,7 +51,7 @@ def dropped(x: Tensor, share: float) -> Tensor:
 
 
 class Layer(nn.Module):
-    """One layer; its modules have the names of transformers' BertLayer, but that query, key and value are one, `qkv`."""
+    """One layer; its modules have the names of transformers' BertLayer, but that query, key and value are `qkv`."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -68,12 +68,12 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, seen: Tensor, dropout: float) -> Tensor:
         rows, length, width = x.shape
-        qkv = self.attention["self"]["qkv"](x).view(rows, length, 3, self.heads, width // self.heads)
+        part = self.get_submodule
+        qkv = part("attention.self.qkv")(x).view(rows, length, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout)
         mixed = mixed.transpose(1, 2).reshape(rows, length, width)
-        out = self.attention["output"]
-        x = out["LayerNorm"](x + dropped(out["dense"](mixed), dropout))
+        x = part("attention.output.LayerNorm")(x + dropped(part("attention.output.dense")(mixed), dropout))
         y = functional.gelu(self.intermediate["dense"](x))
         return self.output["LayerNorm"](x + dropped(self.output["dense"](y), dropout))
 
@@ -93,7 +93,7 @@ def joined(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def parted(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights named as here -> as in transformers."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, tensor in weights.items():
         own = [name.replace("qkv", part) for part in PARTS] if ".qkv." in name else [name]
         found |= dict(zip(own, tensor.chunk(len(own)), strict=True))
@@ -111,7 +111,7 @@ class Trunk(nn.Module):
         """States [rows, longest, width] of ids [rows, longest], of which the first `lengths` [rows] are real."""
         seen = (torch.arange(ids.shape[1], device=ids.device) < lengths[:, None])[:, None, None, :]
         x = dropped(self.embeddings(ids, types), dropout)
-        for layer in self.encoder["layer"]:
+        for layer in self.encoder["layer"].children():
             x = layer(x, seen, dropout)
         return x
 

@@ -142,7 +142,7 @@ def tagged(texts: Texts, found: Tagged) -> tuple[int, list[int]] | None:
 
 
 def varied(sentences: list[Tagged], seed: int) -> Iterator[Tagged]:
-    """The sentences, and VARIANTS of each that has names, with names of the same type from elsewhere in their places."""
+    """The sentences, and VARIANTS of each that has names, with others' names of the same type in their places."""
     drawn = random.Random(seed)
     known: dict[str, list[list[str]]] = {kind: [] for kind in TYPES}
     parsed = []
@@ -155,9 +155,9 @@ def varied(sentences: list[Tagged], seed: int) -> Iterator[Tagged]:
             else:
                 parts.append((kind, [token]))
         parsed.append(parts)
-        for kind, tokens in parts:
+        for kind, own in parts:
             if kind:
-                known[kind].append(tokens)
+                known[kind].append(own)
     for one, parts in zip(sentences, parsed, strict=True):
         yield one
         for _ in range(VARIANTS if any(kind for kind, _ in parts) else 0):
@@ -197,7 +197,8 @@ def prepare(data: Path, out: Path, few: int = 0) -> None:
         tasks[f"pairs.{name}"] = np.array(rows, np.int32)
         groups["queries"] += [row[0] for row in rows]
         groups["texts"] += [row[1] for row in rows]
-    say(f"pairs: {({name: len(rows) for name, rows in tasks.items()})}")
+    sizes = {name: len(rows) for name, rows in tasks.items()}
+    say(f"pairs: {sizes}")
 
     moods = list(sentiment(folder, "train"))
     short = [(texts.number(one.text), one.label) for one in moods if one.source in SHORT]
@@ -214,7 +215,8 @@ def prepare(data: Path, out: Path, few: int = 0) -> None:
     groups["short"] += [row[1] for row in entailed]
     for name in ("banking77", "clinc150", "hwu64", "snips"):
         groups["short"] += [texts.number(one.text) for one in intents(folder, name) if one.split == "train"]
-    say(f"labelled: {({name: len(rows) for name, rows in tasks.items() if not name.startswith('pairs')})}")
+    sizes = {name: len(rows) for name, rows in tasks.items() if not name.startswith("pairs")}
+    say(f"labelled: {sizes}")
 
     named = list(entities(folder, "train"))
     found = [(tagged(texts, one), one) for one in varied(named, 5)]
@@ -253,7 +255,7 @@ def prepare(data: Path, out: Path, few: int = 0) -> None:
     listed = list(sources["general"][1])
     groups["wordlist"] = [texts.number(word) for word in listed]
     drawn = random.Random(7)
-    phrases = [" ".join(drawn.choices(listed, k=drawn.randint(1, 6))) for _ in range(PHRASES if not few else few)]
+    phrases = [" ".join(drawn.choices(listed, k=drawn.randint(1, 6))) for _ in range(few or PHRASES)]
     groups["phrases"] = [texts.number(phrase) for phrase in phrases]
     say(f"vocabulary of {tokenizer.get_vocab_size()} words")
 
@@ -268,10 +270,11 @@ def prepare(data: Path, out: Path, few: int = 0) -> None:
         "teacher": pieces(theirs, words),
         "entries": pieces(theirs, entries(tokenizer)),
     }
-    special = {name: tokenizer.token_to_id(f"[{name.upper()}]") for name in ("pad", "cls", "sep", "mask")}
-    special |= {f"teacher_{name}": theirs.token_to_id(f"[{name.upper()}]") for name in ("cls", "sep")}
+    own, other = tokenizer.get_vocab(), theirs.get_vocab()
+    special = {name: own[f"[{name.upper()}]"] for name in ("pad", "cls", "sep", "mask")}
+    special |= {f"teacher_{name}": other[f"[{name.upper()}]"] for name in ("cls", "sep")}
     special["vocabulary"] = tokenizer.get_vocab_size()
-    numbered = {name: np.array(rows, np.int32) for name, rows in groups.items()}
+    numbered: dict[str, Ints] = {name: np.array(rows, np.int32) for name, rows in groups.items()}
     Store(tables, Ragged.of(texts.rows, np.uint32), numbered, tasks, tags, special).save(out)
     say(f"{len(texts.rows)} texts, {len(words)} different words")
 
@@ -289,15 +292,15 @@ def teacher(folder: Path) -> dict[str, Ints]:
     from onepass.model.int8 import quantized
 
     weights = load_file(folder / "model.safetensors")
-    kept = {name: tensor for name, tensor in weights.items() if not name.startswith("pooler") and "position_ids" not in name}
-    return {
-        name: tensor if tensor.dtype == np.int8 else tensor.astype(np.float16) for name, tensor in quantized(kept).items()
-    }
+    left = ("pooler.", "embeddings.position_ids")
+    stored = quantized({name: tensor for name, tensor in weights.items() if not name.startswith(left)})
+    return {name: tensor if tensor.dtype == np.int8 else tensor.astype(np.float16) for name, tensor in stored.items()}
 
 
 def entries(tokenizer: Tokenizer) -> list[str]:
     """The vocabulary by id as the teacher reads it, with "##" taken off; it gives each its first vector."""
-    names = (tokenizer.id_to_token(number) for number in range(tokenizer.get_vocab_size()))
+    numbers = tokenizer.get_vocab()
+    names = sorted(numbers, key=numbers.__getitem__)
     return [name.removeprefix("##") or "." for name in names]
 
 

@@ -54,9 +54,10 @@ class Ragged:
 
 @dataclass(frozen=True)
 class Store:
-    """tables: words' tokens under "cased", "lower" (the student's) and "teacher"; under "entries" the student's vocabulary
-    as the teacher reads it.  texts: words' numbers.
+    """Texts, and what is known of them.
 
+    tables: words' tokens under "cased", "lower" (the student's) and "teacher"; under "entries" the student's vocabulary
+    as the teacher reads it.  texts: words' numbers.
     groups: name -> numbers of texts.  tasks: name -> int32 [n, columns]; which columns says prepare.py.
     tags: for each text of the task "entities", a tag per word.  special: ids by name, "teacher_cls" among them.
     """
@@ -122,7 +123,7 @@ class Layout:
     def lay(self, rows: Sequence[Ints], table: str, most: int, seconds: Sequence[Ints] | None = None) -> Laid:
         """rows of words as [CLS] row [SEP], or [CLS] row [SEP] second [SEP]; the end is cut at `most` tokens.
 
-        Of pairs the first text is cut at half of `most`, and the batch's words are all first texts' and then all seconds'.
+        Of pairs the first text is cut at half of `most`, and the batch's words are all first texts', then all seconds'.
         """
         parts = [self._part(rows, table, most // 2 if seconds is not None else most - 2)]
         if seconds is not None:

@@ -57,7 +57,7 @@ def loader(mixed: Mixed, workers: int, cuda: bool) -> Iterator[dict[str, dict[st
             Endless(mixed),
             batch_size=None,
             num_workers=workers,
-            collate_fn=tensors,
+            collate_fn=tensors,  # type: ignore[arg-type]  # without batch_size it is given one at a time
             pin_memory=cuda,
             prefetch_factor=6 if workers else None,
         )
@@ -88,7 +88,7 @@ def second_stage(store: Store, tokens: int, seed: int, near: Mapping[str, tuple[
         "distilled": Distilled(store, DISTILLED, third // 2),
         "masked": Masked(store, MASKED, third // 2),
     }
-    return Mixed(always, at_times, 2, seed + 1)
+    return Mixed(always, at_times, 3, seed + 1)
 
 
 @torch.no_grad()
@@ -119,11 +119,11 @@ def word_vectors(teacher: Trunk, store: Store, device: str) -> Tensor:
 
 
 def nearest(
-    learner: Learner, store: Store, device: str, most: int = 40, pairs_of_a_kind: int = 6000
+    learner: Learner, store: Store, device: str, most: int = 40, pairs_of_a_kind: int = 4000
 ) -> dict[str, tuple[Ints, Ints]]:
     """Of each kind the numbers of some pairs, and for each the `most` whose texts are nearest to its query, its own
     group's left out."""
-    found = {}
+    found: dict[str, tuple[Ints, Ints]] = {}
     for name, every in store.tasks.items():
         if not name.startswith("pairs.") or len(np.unique(every[:, 1])) <= 4 * most:
             continue
@@ -222,7 +222,8 @@ class Training:
 def run(training: Training, store: Store, folder: Path, device: str) -> None:
     options, began, before = training.options, time.monotonic(), training.used
     source: Iterator[dict[str, dict[str, Tensor]]] | None = None
-    stage, sums, saved = 0, {}, time.monotonic()
+    stage, saved = 0, time.monotonic()
+    sums: dict[str, tuple[Tensor | float, int]] = {}
     with (folder / "log.jsonl").open("a") as log:
         while training.progress < 1:
             wanted = 1 if training.progress < options.first else 2
@@ -270,11 +271,19 @@ def save_weights(model: Mini, folder: Path) -> None:
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
-    return {
-        name: tensor.float()
-        for path in sorted(folder.glob("weights-*.safetensors"))
-        for name, tensor in load_file(path).items()
-    }
+    """float32, of files of float16, or of int8 with a scale per row."""
+    stored: dict[str, Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        stored |= load_file(path)
+    return dequantized(stored)
+
+
+def dequantized(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found = {}
+    for name, tensor in stored.items():
+        scale = stored.get(name + ".scale")
+        found[name] = tensor.float() if scale is None else tensor.float() * scale.float()[:, None]
+    return {name: tensor for name, tensor in found.items() if not name.endswith(".scale")}
 
 
 def begin(model: Mini, weights: Mapping[str, Tensor]) -> None:
@@ -287,12 +296,7 @@ def begin(model: Mini, weights: Mapping[str, Tensor]) -> None:
 
 def load_teacher(path: Path) -> Trunk:
     """A BERT whose matrices are stored as int8 with a scale per row (prepare.py writes it so)."""
-    stored = load_file(path)
-    weights = {
-        name: tensor.float() * stored[name + ".scale"].float()[:, None] if tensor.dtype == torch.int8 else tensor.float()
-        for name, tensor in stored.items()
-        if not name.endswith(".scale")
-    }
+    weights = dequantized(load_file(path))
     words, width = weights["embeddings.word_embeddings.weight"].shape
     layers = 1 + max(int(name.split(".")[2]) for name in weights if name.startswith("encoder.layer."))
     inner = len(weights["encoder.layer.0.intermediate.dense.weight"])

@@ -6,7 +6,7 @@ in general English, which the folder's texts, old books and manuals mostly, do n
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
 from tokenizers import Tokenizer
@@ -38,7 +38,7 @@ def by_rank(vocabulary: Iterable[str]) -> Counter[str]:
 
 def trained(sources: Mapping[str, tuple[float, Counter[str]]], size: int) -> Tokenizer:
     """A tokenizer of `size` words from (share, counts of words) by source."""
-    shares: Counter[str] = Counter()
+    shares: defaultdict[str, float] = defaultdict(float)
     for share, counts in sources.values():
         total = sum(counts.values())
         for word, count in counts.items():
