@@ -83,12 +83,6 @@ class Output:
     def row(self, index: int) -> Floats:
         return self.values[self.offsets[index] : self.offsets[index + 1]]
 
-    def copied(self, index: int) -> RowOutput:
-        """Row `index` of the read, on its own."""
-        begin, end = self.offsets[index : index + 2]
-        ids = None if self.ids is None else self.ids[begin:end].copy()
-        return RowOutput(self.values[begin:end].copy(), ids)
-
 
 @dataclass(frozen=True, slots=True)
 class RowOutput:

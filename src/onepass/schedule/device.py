@@ -23,7 +23,7 @@ from typing import Protocol
 
 import numpy as np
 
-from onepass.engines.batch import Engine, PackedBatch, RowOutput
+from onepass.engines.batch import Engine, Output, PackedBatch, RowOutput
 from onepass.engines.place import CPU, Place
 from onepass.errors import Cancelled, EngineFailure, OnepassError
 from onepass.schedule.admission import Admission
@@ -274,13 +274,16 @@ class Device:
         except Cancelled as gone:
             return [Result(row, None, gone, started, started) for row in rows]
         batch, reads = pack(rows)
-        outputs = unpack(rows, engine.run(batch, reads, cores))
+        outputs = engine.run(batch, reads, cores)
         ended = time.monotonic()
         self._observe(rows, cores, ended - started)
-        return [self._result(row, out, started, ended) for row, out in zip(rows, outputs, strict=True)]
+        given = zip(rows, unpack(rows, outputs), strict=True)
+        if _finite(outputs):
+            return [Result(row, own, None, started, ended) for row, own in given]
+        return [self._result(row, own, started, ended) for row, own in given]
 
     def _result(self, row: Row, outputs: tuple[RowOutput, ...], started: float, ended: float) -> Result:
-        if all(np.isfinite(output.values).all() for output in outputs):
+        if _finite(outputs):
             return Result(row, outputs, None, started, ended)
         failure = EngineFailure(f"input {row.index} gave values that are not finite numbers")
         return Result(row, None, failure, started, ended)
@@ -311,6 +314,10 @@ class Device:
         for loop, deliveries in by_loop.items():
             with suppress(RuntimeError):  # the loop was closed: nobody waits
                 loop.call_soon_threadsafe(_hand_out, deliveries)
+
+
+def _finite(outputs: Sequence[Output | RowOutput]) -> bool:
+    return all(np.isfinite(output.values).all() for output in outputs)
 
 
 def _step_back() -> None:

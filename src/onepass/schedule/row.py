@@ -30,7 +30,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """ids, types: array('i'), special tokens included, equally long, never empty.
+    """ids, types: arrays of 32 bits each, special tokens included, equally long, never empty.
 
     request, index: whose row this is, and which of its rows.  visible: how many leading tokens are keys; None: all.
     skip: leading prompt tokens that pooling leaves out where the head says so.

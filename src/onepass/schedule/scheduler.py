@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from heapq import heappop, heappush
+from typing import NamedTuple
 
 from onepass.schedule.row import Row
 
@@ -29,12 +30,13 @@ class Flow:
     queued: int = 0
 
 
-@dataclass(slots=True, order=True)
-class _Entry:
+class _Entry(NamedTuple):
+    """Ordered as tuples are; no two have the same number."""
+
     arrival: float
     number: int
-    row: Row = field(compare=False)
-    flow: Flow = field(compare=False)
+    row: Row
+    flow: Flow
 
 
 class Scheduler:
