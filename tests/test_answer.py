@@ -171,6 +171,13 @@ def test_twenty_thousand_tokens(folders: dict[str, Path], bert: Encoder) -> None
     assert job.usage.truncated == 0
 
 
+def test_many_questions_that_are_not_ascii(bert: Encoder) -> None:
+    """They fit into the queue, which is in tokens; as bytes the questions would fill the windows."""
+    context = " ".join([LONG] * 3)
+    found = bert.answer([QUESTIONS[2]] * 40, [context] * 40)
+    assert found == [bert.answer(QUESTIONS[2], context)] * 40
+
+
 def test_a_window_is_half_shared_and_at_most_384_tokens(tmp_path: Path, bert: Encoder) -> None:
     short = bert.answer(QUESTIONS[0], LONG, top_k=3)
     assert short == bert.answer(QUESTIONS[0], LONG, top_k=3, window=64, overlap=32)

@@ -196,13 +196,46 @@ def test_windows_of_a_pair_keep_the_first_text(library: Library, query: str, tex
     library.no_truncation()
 
 
-@given(text=TEXT)
-def test_windows_are_estimated_generously(library: Library, text: str) -> None:
-    options = EncodeOptions(overlap=3)
-    tokenizer = tokenizer_of(library, 12)
-    assume(len(unicodedata.normalize("NFKD", text)) == len(text))  # else one character can become many tokens
-    rows = tokenizer.encode([text], options)
-    assert tokenizer.estimate_windows(text, options) >= sum(len(row.ids) for row in rows)
+@given(text=TEXT, beside=st.none() | TEXT, prompt=st.sampled_from(["", "a fox: "]))
+@pytest.mark.parametrize("whole", [False, True], ids=["second long", "first long"])
+def test_windows_are_estimated_generously(
+    library: Library, text: str, beside: str | None, prompt: str, whole: bool
+) -> None:
+    options = EncodeOptions(prompt=prompt, truncate=None, overlap=3, second_whole=whole)
+    tokenizer = tokenizer_of(library, 24)
+    for given_text in (text, beside or ""):  # else one character can become many tokens
+        assume(len(unicodedata.normalize("NFKD", given_text)) == len(given_text))
+    item = text if beside is None else (text, beside) if whole else (beside, text)
+    known: dict[str, Pieces] = {}
+    most = tokenizer.estimate_windows(item, options, known)
+    try:
+        rows = tokenizer.encode([item], options, known=known)
+    except InputTooLong:  # no room beside a text that stands in all windows
+        return
+    assert most >= sum(len(row.ids) for row in rows)
+    assert [row.ids for row in rows] == [row.ids for row in tokenizer.encode([item], options)]
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["Où est le café où l'on compte les moutons ?", "how many sheep does one count before one sleeps at last? " * 5],
+)
+def test_windows_beside_a_question_are_not_many_more_than_there_are(minilm: Path, question: str) -> None:
+    """Neither beside one letter that is not ASCII nor beside a long question; by bytes alone it would be thousands."""
+    tokenizer = tokenizer_of(Library.from_file(str(minilm / "tokenizer.json")), 256)
+    options = EncodeOptions(truncate=None, overlap=128, window=256)
+    item = question, "One, two, three: how many sheep are there, and who counts them? " * 100
+    rows = tokenizer.encode([item], options)
+    actual = sum(len(row.ids) for row in rows)
+    assert actual <= tokenizer.estimate_windows(item, options, {}) < 8 * actual
+
+
+def test_a_question_that_is_refused_reserves_little(short: Tokenizer) -> None:
+    options = EncodeOptions(truncate=None, overlap=4)
+    for question, kind in (("fox " * 9, InputTooLong), ("fox \udfff " * 9, InvalidInput)):
+        assert short.estimate_windows((question, "fox " * 1000), options, {}) < 12 * 1001
+        with pytest.raises(kind):
+            short.encode([(question, "fox " * 1000)], options)
 
 
 def test_windows_need_room_beside_the_first_text(library: Library) -> None:

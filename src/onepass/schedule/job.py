@@ -20,7 +20,8 @@ from onepass.schedule.scheduler import Flow
 from onepass.schedule.tokenizer import PLAIN, EncodeOptions, Input, Tokenizer
 
 CHUNK_ITEMS = 32  # tokenised together: the first are computed while the next are tokenised, and others get their turn
-CHUNK_CHARACTERS = 32_768
+MOST_ITEMS = 128  # of later chunks
+CHUNK_CHARACTERS = 32_768  # or token ids
 CHARACTERS_AT_ONCE = 500  # of a first chunk: tokenised sooner than it could go to another thread and back
 
 T = TypeVar("T")
@@ -199,7 +200,7 @@ class _Run:
         try:
             if not self.wait:
                 inputs = list(itertools.islice(inputs, device.admission.capacity + 1))  # more are too many anyway
-                room = self._room(inputs)
+                room = await self._room(inputs)
                 device.admission.reserve(room, device.seconds_to_drain())
                 self.held = room
             async for chunk in self._chunks(inputs):
@@ -239,7 +240,7 @@ class _Run:
         self.done.result()  # raises what went wrong with an earlier chunk
 
     async def _send(self, chunk: list[Input]) -> None:
-        device, room = self.served.device, self._room(chunk)
+        device, room = self.served.device, await self._room(chunk)
         if self.wait:
             await device.admission.wait(room)
             self.held += room
@@ -288,10 +289,17 @@ class _Run:
         self.usage.tokenize += time.monotonic() - started
         return encoded
 
-    def _room(self, inputs: Iterable[Input]) -> int:
+    async def _room(self, inputs: list[Input]) -> int:
+        """Most tokens of their rows."""
         tokenizer, extra = self.tokenizer, 4 * len(self.options.prompt)
         if self.options.overlap is not None:
-            return sum(tokenizer.estimate_windows(item, self.options) + extra for item in inputs)
+
+            def windows() -> int:
+                return sum(tokenizer.estimate_windows(item, self.options, self.known) for item in inputs)
+
+            pairs = any(isinstance(item, tuple) for item in inputs)  # of which one text may have to be tokenised
+            long = pairs and sum(map(_size, inputs)) > CHARACTERS_AT_ONCE
+            return await self.job.off_loop(windows) if long else windows()
         extra += len(self.options.before) + len(self.options.after)
         least = 0 if self.options.expansion is None else self.options.expansion.length
         most = self.options.window or tokenizer.max_length
@@ -324,15 +332,15 @@ class _Run:
 
 
 def _cut(inputs: Iterable[Input]) -> Iterator[list[Input]]:
-    """Chunks of at most CHUNK_ITEMS inputs, and of about CHUNK_CHARACTERS."""
+    """Chunks of about CHUNK_CHARACTERS: the first of at most CHUNK_ITEMS inputs, each later one of twice as many."""
     chunk: list[Input] = []
-    size = 0
+    size, most = 0, CHUNK_ITEMS
     for item in inputs:
         chunk.append(item)
-        size += _characters(item)
-        if len(chunk) == CHUNK_ITEMS or size >= CHUNK_CHARACTERS:
+        size += _size(item)
+        if len(chunk) == most or size >= CHUNK_CHARACTERS:
             yield chunk
-            chunk, size = [], 0
+            chunk, size, most = [], 0, min(2 * most, MOST_ITEMS)
     if chunk:
         yield chunk
 

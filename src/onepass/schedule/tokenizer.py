@@ -125,16 +125,37 @@ class Tokenizer:
             size = (_bytes(item) if isinstance(item, str) else len(item)) + self.special_tokens()
         return min(size, self.max_length)
 
-    def estimate_windows(self, item: Input, options: EncodeOptions) -> int:
-        """Most tokens of all the windows of an item, as `estimate` counts."""
-        texts = _texts(item)
-        sizes = [_bytes(text) for text in texts] or [len(item)]
-        long = sizes.pop(0 if options.second_whole else -1)
-        around = self._around_pair() if len(texts) == 2 else self.special_tokens()
-        around += sum(sizes) + len(options.before) + len(options.after)
-        row = min(options.window or self.max_length, self.max_length)
-        step = max(row - around - (options.overlap or 0), 1)
-        return min(long + around, row) + max(-(-(long + around - row) // step), 0) * row
+    def estimate_windows(self, item: Input, options: EncodeOptions, known: dict[str, Pieces]) -> int:
+        """Most tokens of all the windows of an item, its prompt included, as `estimate` counts.
+
+        A token for each byte of what stands beside a text in all of its windows would leave little of them for the
+        text itself, and make many windows. So what may take more than half of the room is tokenised, into `known`
+        (`encode`), unless it is longer than any text that is tokenised whole.
+        """
+        first, *rest = _texts(item) or ("",)
+        texts = [options.prompt + first, *rest]
+        beside = texts.pop(-1 if options.second_whole else 0) if rest else ""
+        long = _bytes(texts[0]) if isinstance(item, str | tuple) else len(item)
+        around = (self._around_pair() if rest else self.special_tokens()) + len(options.before) + len(options.after)
+        limit = min(options.window or self.max_length, self.max_length)
+        room = limit - around - (options.overlap or 0)
+        size = _bytes(beside) if rest else 0
+        if 2 * size > room and self.pairs is None and len(beside) <= CHARACTERS_PER_TOKEN * limit:
+            size = self._counted(beside, options, known)
+            if size >= room:
+                return limit  # one row at most: what leaves no room for windows is refused when it is encoded
+        step = max(room - size, 1)
+        return min(long + size + around, limit) + max(-(-(long + size + around - limit) // step), 0) * limit
+
+    def _counted(self, text: str, options: EncodeOptions, known: dict[str, Pieces]) -> int:
+        """Tokens of a text; none of one that is not Unicode, which is refused when it is encoded."""
+        if text not in known:
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                return 0
+            [known[text]] = self.pieces([text], aligned=options.aligned)
+        return len(known[text])
 
     def _around_pair(self) -> int:
         return self.special_tokens(pair=True) if self.pairs is None else self.pairs.size
@@ -149,7 +170,7 @@ class Tokenizer:
     ) -> list[Encoded]:
         """One row per item; with `options.overlap` one or more, in order. `first` is the number of items[0].
 
-        `known` remembers the tokens of a pair's first text between calls: a rerank query is encoded once.
+        `known` remembers tokens of texts between calls, those of a pair's first one: a rerank query is encoded once.
         Raises EmptyInput, InputTooLong (truncate None), TokenOutOfRange, InvalidInput for text that is not Unicode.
         """
         known = {} if known is None else known
@@ -410,4 +431,5 @@ def _texts(item: Input) -> tuple[str, ...]:
 
 
 def _bytes(text: str) -> int:
-    return 1 + (len(text) if text.isascii() else 4 * len(text))
+    """One more than its bytes in UTF-8; half of a surrogate pair, which is refused later, counts as three."""
+    return 1 + (len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")))
