@@ -43,9 +43,9 @@ def activate(kind: ActivationKind, x: Tensor) -> Tensor:
 def activated(kind: ActivationKind, up: Linear, x: Tensor) -> Tensor:
     """act(W x + b) in x's dtype.
 
-    GELU of bfloat16 on CUDA is done by cuBLASLt while the product's sums are still float32. It knows the approximation by
-    tanh only, at most 5e-4 off. Over normal inputs of deviation 1 the result is 1.7e-3 off, as the exact one rounded once
-    is; an exact GELU afterwards reads sums that were rounded to bfloat16 before and is 2.6e-3 off.
+    GELU of bfloat16 on CUDA is done by cuBLASLt while the product's sums are still float32. It knows the approximation
+    by tanh only, at most 5e-4 off. Over normal inputs of deviation 1 the result is 1.7e-3 off, as the exact one rounded
+    once is; an exact GELU afterwards reads sums that were rounded to bfloat16 before and is 2.6e-3 off.
     """
     if kind in ("gelu", "gelu_tanh") and x.is_cuda and x.dtype == torch.bfloat16 and up.bias is not None:
         made: Tensor = torch._addmm_activation(up.bias, x, up.weight.T, use_gelu=True)
