@@ -107,7 +107,9 @@ class Device:
         self.threads = ThreadPoolExecutor(self.cores, thread_name_prefix="onepass-tokenizer")
         self._sinks: dict[int, Sink] = {}
         self._scheduler = Scheduler()
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._queued = threading.Condition(self._lock)  # lanes wait for rows
+        self._turns = threading.Condition(self._lock)  # tokenising threads wait for their turn
         self._busy = 0
         self._ended = 0.0  # when a micro-batch was last done
         self._tokenizing = 0
@@ -119,12 +121,12 @@ class Device:
     def register(self, model: str, engine: Engine, max_length: int) -> None:
         """Measure the engine, then serve rows of `model`, of at most max_length tokens, with it."""
         cost = measure(engine, max_length, self.place)
-        with self._changed:
+        with self._lock:
             self._engines[model] = engine
             self._costs[model] = cost
 
     def unregister(self, model: str) -> None:
-        with self._changed:
+        with self._lock:
             del self._engines[model], self._costs[model]
 
     def engine(self, model: str) -> Engine:
@@ -138,9 +140,9 @@ class Device:
 
     def close(self) -> None:
         """Stop the lanes after what they are running; rows still queued are answered with Cancelled."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            self._queued.notify_all()
         for lane in self._lanes:
             lane.join()
         self._lanes = []
@@ -175,33 +177,33 @@ class Device:
 
     def submit(self, flow: Flow, rows: Sequence[Row]) -> None:
         """Queue rows of one model and request, which has a sink attached. Raises Cancelled once closed."""
-        with self._changed:
+        with self._lock:
             if self._closed or rows[0].model not in self._costs:
                 raise Cancelled("the encoder was closed")
             if not self._lanes:
                 self._start()
             rate = self.parallel * self._costs[rows[0].model].tokens_per_second
             self._scheduler.add(flow, rows, time.monotonic(), rate)
-            self._changed.notify_all()
+            self._queued.notify(len(rows) if self._on_cores else 1)
 
     def leave(self, flow: Flow) -> None:
         """Drop what a request still has queued, and give its room back."""
-        with self._changed:
+        with self._lock:
             dropped = self._scheduler.leave(flow)
         self.admission.release(dropped)
 
     @contextmanager
     def tokenizing(self) -> Iterator[None]:
         """A turn to tokenise: one at a time while lanes compute on the cores, else as many as there are cores."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._tokenizing < (1 if self._busy and self._on_cores else self.cores))
+        with self._turns:
+            self._turns.wait_for(lambda: self._tokenizing < (1 if self._busy and self._on_cores else self.cores))
             self._tokenizing += 1
         try:
             yield
         finally:
-            with self._changed:
+            with self._turns:
                 self._tokenizing -= 1
-                self._changed.notify_all()
+                self._turns.notify_all()
 
     # Lanes.
 
@@ -224,19 +226,21 @@ class Device:
             try:
                 self._run(rows, cores)
             finally:
-                with self._changed:
+                with self._turns:
                     self._busy -= 1
-                    self._changed.notify_all()
+                    self._turns.notify_all()
 
     def _take(self) -> tuple[list[Row], int] | None:
         """Wait for a micro-batch and decide how many cores it gets: all, if it is the only work. None once closed."""
-        with self._changed:
+        with self._lock:
             while not self._closed:
                 if rows := self._scheduler.next(self._budget(), time.monotonic(), self.place.window):
                     alone = self._on_cores and not self._busy and not self._scheduler.rows
                     self._busy += 1
+                    if self._scheduler.rows:
+                        self._queued.notify()
                     return rows, self.cores if alone else 1
-                self._changed.wait()
+                self._queued.wait()
         return None
 
     def _budget(self) -> int:
