@@ -63,7 +63,7 @@ class Usage:
         self.inference = max(self.inference, other.inference)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one per row: a frozen one takes six times as long to make
 class Answered:
     """A row and what was read from it, one output per ask."""
 

@@ -30,7 +30,7 @@ class Alignment:
     words: array[int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one per row: a frozen one takes six times as long to make
 class Encoded:
     """One row, special tokens included.
 
@@ -49,7 +49,7 @@ class Encoded:
     visible: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one per row: a frozen one takes six times as long to make
 class Pieces:
     """A text's tokens. offsets, words: where alignment is asked for, else empty."""
 
