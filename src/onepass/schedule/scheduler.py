@@ -31,10 +31,11 @@ class Flow:
 
 
 class _Entry(NamedTuple):
-    """Ordered as tuples are; no two have the same number."""
+    """Ordered as tuples are; no two have the same number. size: tokens."""
 
     arrival: float
     number: int
+    size: int
     row: Row
     flow: Flow
 
@@ -52,10 +53,11 @@ class Scheduler:
         for row in rows:
             arrival = max(flow.arrival, earliest)
             self._number += 1
-            heappush(self._queues.setdefault(row.model, []), _Entry(arrival, self._number, row, flow))
-            flow.arrival = arrival + len(row) / (SHARE * tokens_per_second)
-            flow.queued += len(row)
-            self.tokens += len(row)
+            size = len(row)
+            heappush(self._queues.setdefault(row.model, []), _Entry(arrival, self._number, size, row, flow))
+            flow.arrival = arrival + size / (SHARE * tokens_per_second)
+            flow.queued += size
+            self.tokens += size
             self.rows += 1
 
     def _earliest(self, now: float) -> float:
@@ -91,21 +93,21 @@ class Scheduler:
         seen = 0
         while queue and seen < window * budget:
             early.append(heappop(queue))
-            seen += len(early[-1].row)
-        early.sort(key=lambda entry: (entry.arrival > now and abs(len(entry.row) - len(head.row)), entry))
-        taken, room = [head], budget - len(head.row)
+            seen += early[-1].size
+        early.sort(key=lambda entry: (entry.arrival > now and abs(entry.size - head.size), entry))
+        taken, room = [head], budget - head.size
         for entry in early:
-            fits = len(entry.row) <= room
+            fits = entry.size <= room
             if fits and (head.arrival > now or entry.arrival <= now or entry.flow is head.flow):
                 taken.append(entry)
-                room -= len(entry.row)
+                room -= entry.size
             else:
                 heappush(queue, entry)
         if not queue:
             del self._queues[model]
         for entry in taken:
-            entry.flow.queued -= len(entry.row)
-            self.tokens -= len(entry.row)
+            entry.flow.queued -= entry.size
+            self.tokens -= entry.size
         self.rows -= len(taken)
         return [entry.row for entry in taken]
 

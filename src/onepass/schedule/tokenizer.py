@@ -103,6 +103,7 @@ class Tokenizer:
         self._vocabulary = vocabulary
         self._oversized = self._library.get_vocab_size(with_added_tokens=True) > vocabulary
         self._templates = (read_template(self._library, pair=False), read_template(self._library, pair=True))
+        self._around = [sum(part.slot < 0 for part in template) for template in self._templates]
         self.mask_id = files.mask_id
         self.marks_subwords = bool(getattr(self._library.model, "continuing_subword_prefix", None))
         self.unknown = self._unknown()
@@ -112,7 +113,7 @@ class Tokenizer:
 
     def special_tokens(self, pair: bool = False) -> int:
         """How many special tokens surround a text, or a pair."""
-        return sum(part.slot < 0 for part in self._templates[pair])
+        return self._around[pair]
 
     def estimate(self, item: Input) -> int:
         """Most tokens the item can become, from its size alone: one a byte, and one for a space put before a text.
