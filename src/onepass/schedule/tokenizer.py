@@ -340,12 +340,14 @@ class Tokenizer:
     ) -> Encoded:
         ids, types = array(IDS), array("i")
         for place in template:
-            before = len(ids)
+            type = place.type if self._types else 0
             if place.slot >= 0:
-                ids.extend(parts[place.slot].ids)
+                own = parts[place.slot].ids
+                ids.extend(own)
+                types.extend(array("i", (type,)) * len(own))
             else:
                 ids.append(place.id)
-            types.extend(array("i", (place.type if self._types else 0,)) * (len(ids) - before))
+                types.append(type)
         if self._oversized:
             self._check_range(ids, number)
         if not ids:
@@ -358,7 +360,8 @@ class Tokenizer:
         if not aligned and len(texts) == 1:  # a batch of one would wake the library's threads
             return [Pieces(self._library.encode(texts[0], add_special_tokens=False).ids)]
         if not aligned:
-            return [Pieces(one.ids) for one in self._library.encode_batch_fast(texts, add_special_tokens=False)]
+            found = self._library.encode_batch_fast(texts, add_special_tokens=False)
+            return [Pieces(array(IDS, one.ids)) for one in found]
         encodings = self._library.encode_batch(texts, add_special_tokens=False)
         return [Pieces(one.ids, one.offsets, one.word_ids) for one in encodings]
 
