@@ -14,6 +14,7 @@ from onepass.engines.batch import Floats, RowOutput
 from onepass.errors import Cancelled, EmptyInput
 from onepass.model.checkpoint import Checkpoint
 from onepass.schedule.device import Device, Result
+from onepass.schedule.estimates import most_in_windows, most_tokens
 from onepass.schedule.pieces import Encoded, Pieces
 from onepass.schedule.row import Ask, Row
 from onepass.schedule.scheduler import Flow
@@ -295,7 +296,7 @@ class _Run:
         if self.options.overlap is not None:
 
             def windows() -> int:
-                return sum(tokenizer.estimate_windows(item, self.options, self.known) for item in inputs)
+                return sum(most_in_windows(tokenizer, item, self.options, self.known) for item in inputs)
 
             pairs = any(isinstance(item, tuple) for item in inputs)  # of which one text may have to be tokenised
             long = pairs and sum(map(_size, inputs)) > CHARACTERS_AT_ONCE
@@ -303,7 +304,7 @@ class _Run:
         extra += len(self.options.before) + len(self.options.after)
         least = 0 if self.options.expansion is None else self.options.expansion.length
         most = self.options.window or tokenizer.max_length
-        return sum(min(max(tokenizer.estimate(item) + extra, least), most) for item in inputs)
+        return sum(min(max(most_tokens(tokenizer, item) + extra, least), most) for item in inputs)
 
     def deliver(self, results: Sequence[Result]) -> None:
         """Called by the device in this run's loop, once per micro-batch."""

@@ -115,52 +115,6 @@ class Tokenizer:
         """How many special tokens surround a text, or a pair."""
         return self._around[pair]
 
-    def estimate(self, item: Input) -> int:
-        """Most tokens the item can become, from its size alone: one a byte, and one for a space put before a text.
-
-        Normalisation may spell out a rare character (U+FDFA) into more than its bytes; the exact count settles that.
-        """
-        if isinstance(item, tuple):
-            size = sum(map(_bytes, item)) + self._around_pair()
-        else:
-            size = (_bytes(item) if isinstance(item, str) else len(item)) + self.special_tokens()
-        return min(size, self.max_length)
-
-    def estimate_windows(self, item: Input, options: EncodeOptions, known: dict[str, Pieces]) -> int:
-        """Most tokens of all the windows of an item, its prompt included, as `estimate` counts.
-
-        A token for each byte of what stands beside a text in all of its windows would leave little of them for the
-        text itself, and make many windows. So what may take more than half of the room is tokenised, into `known`
-        (`encode`), unless it is longer than any text that is tokenised whole.
-        """
-        first, *rest = _texts(item) or ("",)
-        texts = [options.prompt + first, *rest]
-        beside = texts.pop(-1 if options.second_whole else 0) if rest else ""
-        long = _bytes(texts[0]) if isinstance(item, str | tuple) else len(item)
-        around = (self._around_pair() if rest else self.special_tokens()) + len(options.before) + len(options.after)
-        limit = min(options.window or self.max_length, self.max_length)
-        room = limit - around - (options.overlap or 0)
-        size = _bytes(beside) if rest else 0
-        if 2 * size > room and self.pairs is None and len(beside) <= CHARACTERS_PER_TOKEN * limit:
-            size = self._counted(beside, options, known)
-            if size >= room:
-                return limit  # one row at most: what leaves no room for windows is refused when it is encoded
-        step = max(room - size, 1)
-        return min(long + size + around, limit) + max(-(-(long + size + around - limit) // step), 0) * limit
-
-    def _counted(self, text: str, options: EncodeOptions, known: dict[str, Pieces]) -> int:
-        """Tokens of a text; none of one that is not Unicode, which is refused when it is encoded."""
-        if text not in known:
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                return 0
-            [known[text]] = self.pieces([text], aligned=options.aligned)
-        return len(known[text])
-
-    def _around_pair(self) -> int:
-        return self.special_tokens(pair=True) if self.pairs is None else self.pairs.size
-
     def encode(
         self,
         items: Sequence[Input],
@@ -177,7 +131,7 @@ class Tokenizer:
         known = {} if known is None else known
         numbers = [number // options.together for number in range(first, first + len(items))]
         clipped = [
-            [self._clipped(text, number, options) for text in _texts(item)]
+            [self._clipped(text, number, options) for text in texts_of(item)]
             for number, item in zip(numbers, items, strict=True)
         ]
         texts = filter(None, clipped)
@@ -187,7 +141,7 @@ class Tokenizer:
             arranged = asked(self._library, self.pairs, texts, options.prompt)
         rows: list[Encoded] = []
         for index, (item, number, own) in enumerate(zip(items, numbers, clipped, strict=True)):
-            cut = tuple(own) != _texts(item)
+            cut = tuple(own) != texts_of(item)
             if own:
                 parts, template, skip = next(arranged)
             else:
@@ -427,13 +381,8 @@ class Tokenizer:
         return next((id for id in ids if id is not None), None)
 
 
-def _texts(item: Input) -> tuple[str, ...]:
+def texts_of(item: Input) -> tuple[str, ...]:
     """The strings of an item; none for token ids."""
     if isinstance(item, str):
         return (item,)
     return item if isinstance(item, tuple) else ()
-
-
-def _bytes(text: str) -> int:
-    """One more than its bytes in UTF-8; half of a surrogate pair, which is refused later, counts as three."""
-    return 1 + (len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")))
