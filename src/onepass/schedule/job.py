@@ -21,7 +21,7 @@ from onepass.schedule.scheduler import Flow
 from onepass.schedule.tokenizer import PLAIN, EncodeOptions, Input, Tokenizer
 
 CHUNK_ITEMS = 32  # tokenised together: the first are computed while the next are tokenised, and others get their turn
-MOST_ITEMS = 128  # of later chunks
+MOST_ITEMS = 128  # of later chunks; fewer where the queue has not the room for so many rows
 CHUNK_CHARACTERS = 32_768  # or token ids
 CHARACTERS_AT_ONCE = 500  # of a first chunk: tokenised sooner than it could go to another thread and back
 
@@ -229,7 +229,8 @@ class _Run:
 
     async def _chunks(self, inputs: Iterable[Input]) -> AsyncIterator[list[Input]]:
         """Some inputs at a time; anything but a list may block (a file, say), so it is drawn from off the loop."""
-        chunks = _cut(inputs)
+        rows = self.served.device.admission.capacity // self.tokenizer.max_length
+        chunks = _cut(inputs, min(max(rows, CHUNK_ITEMS), MOST_ITEMS))
         while not self.done.done():
             if isinstance(inputs, list):
                 chunk = next(chunks, None)
@@ -332,8 +333,8 @@ class _Run:
             self.done.set_result(None)
 
 
-def _cut(inputs: Iterable[Input]) -> Iterator[list[Input]]:
-    """Chunks of about CHUNK_CHARACTERS: the first of at most CHUNK_ITEMS inputs, each later one of twice as many."""
+def _cut(inputs: Iterable[Input], largest: int) -> Iterator[list[Input]]:
+    """Chunks of about CHUNK_CHARACTERS: first of CHUNK_ITEMS inputs, then each time of twice as many, to `largest`."""
     chunk: list[Input] = []
     size, most = 0, CHUNK_ITEMS
     for item in inputs:
@@ -341,7 +342,7 @@ def _cut(inputs: Iterable[Input]) -> Iterator[list[Input]]:
         size += _size(item)
         if len(chunk) == most or size >= CHUNK_CHARACTERS:
             yield chunk
-            chunk, size, most = [], 0, min(2 * most, MOST_ITEMS)
+            chunk, size, most = [], 0, min(2 * most, largest)
     if chunk:
         yield chunk
 
