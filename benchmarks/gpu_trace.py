@@ -8,9 +8,13 @@ nothing.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,22 +25,24 @@ from torch.profiler import ProfilerActivity, profile
 
 from onepass import Encoder
 
+SWITCH_SECONDS, COLLECT_AFTER = 0.001, (20_000, 20, 20)  # of server/serve.py
 DEVICE_WORK = {"kernel", "gpu_memcpy", "gpu_memset"}
 Span = tuple[float, float]
 
 
 def traced(encoder: Encoder, query: str, documents: list[str], folder: Path, *, requests: int, at_once: int) -> Any:
     """(facts, the spans in which the device was busy, in seconds from its first work on, one behind the other)."""
-    asyncio.run(stream(encoder, query, documents, max(2, at_once), at_once))  # warm
-    started = time.perf_counter()
-    asyncio.run(stream(encoder, query, documents, requests, at_once))
-    plain = time.perf_counter() - started
-    with profiler() as recorded:
+    with as_in_a_server():
+        asyncio.run(stream(encoder, query, documents, max(2, at_once), at_once))  # warm
         started = time.perf_counter()
         asyncio.run(stream(encoder, query, documents, requests, at_once))
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        seconds = time.perf_counter() - started
+        plain = time.perf_counter() - started
+        with profiler() as recorded:
+            started = time.perf_counter()
+            asyncio.run(stream(encoder, query, documents, requests, at_once))
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            seconds = time.perf_counter() - started
     spans = busy(work(recorded, folder))
     length = spans[-1][1] - spans[0][0]
     gaps = [b[0] - a[1] for a, b in pairwise(spans)]
@@ -52,6 +58,24 @@ def traced(encoder: Encoder, query: str, documents: list[str], folder: Path, *, 
         "longest_gaps_ms": [round(gap * 1e3, 3) for gap in sorted(gaps, reverse=True)[:10]],
     }
     return facts, [(begin - spans[0][0], end - spans[0][0]) for begin, end in spans]
+
+
+@contextmanager
+def as_in_a_server() -> Iterator[None]:
+    """The interpreter as onepass's server sets it: threads take turns each millisecond, and what was loaded is left out
+    of the search for cycles, which would stop everything for a tenth of a second in the middle of a trace.
+    """
+    before = sys.getswitchinterval(), gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
+    sys.setswitchinterval(SWITCH_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before[0])
+        gc.set_threshold(*before[1])
+        gc.unfreeze()
 
 
 async def stream(encoder: Encoder, query: str, documents: list[str], requests: int, at_once: int) -> None:
