@@ -1,8 +1,8 @@
 """Is the device ever idle? Rerank requests back to back through the Encoder, under torch's profiler. Part of gpu.py.
 
-Texts go in, scores come out. Some requests are on their way at a time, so that the next is there when one is answered,
-as from a server that is busy. Idle is the time between the first and the last thing the device did in which it did
-nothing.
+Texts go in, scores come out. Some clients each send a request as soon as the one before is answered, as to a server
+that is busy. They begin one after another: those that begin in one moment end in one, too, and then nobody's texts are
+tokens yet. Idle is the time between the first and the last thing the device did in which it did nothing.
 """
 
 from __future__ import annotations
@@ -35,11 +35,14 @@ def traced(encoder: Encoder, query: str, documents: list[str], folder: Path, *, 
     with as_in_a_server():
         asyncio.run(stream(encoder, query, documents, max(2, at_once), at_once))  # warm
         started = time.perf_counter()
-        asyncio.run(stream(encoder, query, documents, requests, at_once))
+        asyncio.run(stream(encoder, query, documents, 1, 1))
+        apart = (time.perf_counter() - started) / at_once
+        started = time.perf_counter()
+        asyncio.run(stream(encoder, query, documents, requests, at_once, apart))
         plain = time.perf_counter() - started
         with profiler() as recorded:
             started = time.perf_counter()
-            asyncio.run(stream(encoder, query, documents, requests, at_once))
+            asyncio.run(stream(encoder, query, documents, requests, at_once, apart))
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             seconds = time.perf_counter() - started
@@ -49,6 +52,7 @@ def traced(encoder: Encoder, query: str, documents: list[str], folder: Path, *, 
     facts = {
         "requests": requests,
         "at_once": at_once,
+        "apart_seconds": round(apart, 4),
         "documents": len(documents),
         "seconds": round(plain, 4),
         "seconds_under_profiler": round(seconds, 4),
@@ -78,14 +82,18 @@ def as_in_a_server() -> Iterator[None]:
         gc.unfreeze()
 
 
-async def stream(encoder: Encoder, query: str, documents: list[str], requests: int, at_once: int) -> None:
-    room = asyncio.Semaphore(at_once)
+async def stream(
+    encoder: Encoder, query: str, documents: list[str], requests: int, clients: int, apart: float = 0.0
+) -> None:
+    """So many requests in all, of clients that begin `apart` seconds one after another."""
+    numbers = iter(range(requests))
 
-    async def one(number: int) -> None:
-        async with room:
+    async def client(place: int) -> None:
+        await asyncio.sleep(place * apart)
+        for number in numbers:
             await encoder.arerank(f"{query} {number}", documents)
 
-    await asyncio.gather(*(one(number) for number in range(requests)))
+    await asyncio.gather(*map(client, range(clients)))
 
 
 def profiler() -> Any:
