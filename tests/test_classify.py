@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 from running import ENGINES
-from tiny import KINDS, TEXT, Family, tiny_checkpoint
+from tiny import KINDS, SEVERAL, TEXT, Family, heads_checkpoint, tiny_checkpoint
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, pipeline
 
 from onepass import Encoder
 from onepass.engines.arithmetic import softmax
 from onepass.errors import EmptyInput, InputTooLong, InvalidInput, WrongTask
+from onepass.model.own_heads import write_heads
 from onepass.schedule.row import Ask
 from onepass.tasks.classify import Scores, classify
 from onepass.tasks.labels import Long
@@ -273,3 +274,28 @@ def test_models_that_cannot(tiny_classifier: Path, tiny_embedder: Path) -> None:
         encoder.classify("fox", labels=["a"])
     with Encoder(tiny_embedder) as encoder, pytest.raises(WrongTask, match="^this model cannot classify; it can embed"):
         encoder.classify("fox", labels=["a"])
+
+
+def test_labels_by_their_vectors(tmp_path: Path) -> None:
+    folder = heads_checkpoint(tmp_path)
+    write_heads(folder, SEVERAL, defaults={"labels": "embed"})
+    labels, texts = ["cats", "the weather", "trains"], ["Cats sleep for sixteen hours.", "It rains.", "x"]
+    with Encoder(folder, dtype="float32") as encoder:
+        found = encoder.classify(texts, labels=labels)
+        for text, scores in zip(texts, found, strict=True):
+            cosines = np.array([encoder.similarity(text, label)[0, 0] for label in labels]) / 0.05
+            expected = np.exp(cosines - cosines.max()) / np.exp(cosines - cosines.max()).sum()
+            assert [score for _, score in scores] == sorted((score for _, score in scores), reverse=True)
+            np.testing.assert_allclose([dict(scores)[label] for label in labels], expected, atol=1e-4)
+        inside = encoder.classify("It rains.", labels=labels, template="a text on {}")
+        around = encoder.classify("It rains.", labels=[f"a text on {label}" for label in labels])
+        np.testing.assert_allclose([score for _, score in inside], [score for _, score in around], atol=1e-6)
+        inferred = encoder.classify("It rains.", labels=labels, head="inference")
+        assert dict(inferred) != dict(encoder.classify("It rains.", labels=labels))
+        for options, words in (
+            ({"labels": ["cats"]}, "at least two labels"),
+            ({"labels": labels, "multi_label": True}, "at least two labels"),
+            ({"labels": labels, "long": "mean"}, "use 'cut'"),
+        ):
+            with pytest.raises(InvalidInput, match=words):
+                encoder.classify("It rains.", **options)  # type: ignore[arg-type]

@@ -61,7 +61,7 @@ def test_the_example_of_the_documentation(tmp_path: Path) -> None:
     own = read_heads(tmp_path)
     assert own is not None
     assert [head.kind for head in own.heads.values()] == ["embed", "classify"]
-    assert (own.defaults, own.moderation) == ({"classify": "sentiment"}, {"negative": ["negative"]})
+    assert (own.defaults, own.moderation) == ({"classify": "sentiment", "labels": "embed"}, {"negative": ["negative"]})
 
 
 def test_no_file(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def nested(given: Any, *keys: Any) -> Any:
         (
             lambda file: file.update(defaults={"feel": "mood"}),
             ": defaults has the task 'feel'; it may have embed, classify, tag, answer, fill, sparse, multivector, "
-            "moderate, rerank, log_probs",
+            "moderate, rerank, log_probs, labels",
         ),
         (
             lambda file: file.update(defaults={"classify": "entities"}),

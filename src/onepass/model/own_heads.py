@@ -45,6 +45,7 @@ DEFAULTS = {
     "moderate": ("classify",),
     "rerank": ("classify", "multivector", "embed"),
     "log_probs": ("fill", "next"),
+    "labels": ("classify", "embed", "fill", "next"),
 }
 """Tasks that a file may give a head, with the kinds it may have."""
 

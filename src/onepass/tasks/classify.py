@@ -14,6 +14,7 @@ from onepass.schedule.pieces import Encoded, Truncate
 from onepass.schedule.row import Ask
 from onepass.schedule.tokenizer import EncodeOptions
 from onepass.tasks.heads import head_of
+from onepass.tasks.label_vectors import alike, by_vectors
 from onepass.tasks.label_words import worded
 from onepass.tasks.labels import LONG, Long, checked_labels, finish_of, merged
 from onepass.tasks.reading import Reading, read
@@ -41,7 +42,8 @@ async def classify(
 
     labels: the caller's own, for single texts. A checkpoint trained on inference (a label of it starts with "entail")
     scores each by whether the text entails `template` with the label in its slot, "This example is {}." by default; a
-    masked or causal language model by the label's word in `template`, see `tasks.label_words`.
+    masked or causal language model by the label's word in `template`, see `tasks.label_words`; an "embed" head, where it
+    is named or the checkpoint's default for "labels", by its vectors, see `tasks.label_vectors`.
     multi_label: whether each label is scored by itself (sigmoid) or all against each other (softmax). None: as the
     checkpoint says, and against each other where the labels are the caller's.
     long: "cut" cuts a text that is longer than a row as `truncate` says. "mean" and "max" read it in windows that
@@ -60,7 +62,8 @@ async def classify(
         reading = labelling(job, name, found, long, "none" if raw_scores else finish)
         return await read(job, _each(inputs, _text_or_pair), reading, options)
     names, texts = checked_labels(labels), _each(inputs, _text)
-    scored = worded if by_words(job.served.checkpoint, head) else entailed
+    checkpoint = job.served.checkpoint
+    scored = alike if by_vectors(checkpoint, head) else worded if by_words(checkpoint, head) else entailed
     logits = await scored(job, texts, names, bool(multi_label), template, long, options, head)
     finish = finish_of(multi_label or False, len(names))
     return best_first(names, logits if raw_scores else FINISHES[finish](logits))
