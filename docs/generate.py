@@ -65,11 +65,12 @@ shows texts and tokens per second."""
 MODELS = """# Models
 
 A model is a folder or a hub id with a `config.json`, whose `model_type` says the family, safetensors (or, where torch
-is installed, a PyTorch file), and a tokenizer ([tokenizers.md](tokenizers.md)). `onepass info MODEL` says in words what
-it is. Models embed with the modules of sentence-transformers where a checkpoint has them, LLM2Vec and GritLM as their
-own packages do. The heads below are those of transformers: classify (a row's labels, also rerank), tag (a token's),
-answer (where an answer starts and ends), fill (a masked token), next (what follows a token); a checkpoint of onepass's
-own may have several ([checkpoints.md](checkpoints.md)). What is not implemented is refused by name, never approximated.
+is installed, a PyTorch file), and a tokenizer ([tokenizers.md](tokenizers.md)); one comes with onepass
+([embedded-model.md](embedded-model.md)). `onepass info MODEL` says in words what it is. Models embed with the modules
+of sentence-transformers where a checkpoint has them, LLM2Vec and GritLM as their own packages do. The heads below are
+those of transformers: classify (a row's labels, also rerank), tag (a token's), answer (where an answer starts and
+ends), fill (a masked token), next (what follows a token); a checkpoint of onepass's own may have several
+([checkpoints.md](checkpoints.md)). What is not implemented is refused by name, never approximated.
 [adding-a-family.md](adding-a-family.md) says how another family joins."""
 
 CHECKED = """## What was checked

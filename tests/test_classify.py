@@ -298,4 +298,4 @@ def test_labels_by_their_vectors(tmp_path: Path) -> None:
             ({"labels": labels, "long": "mean"}, "use 'cut'"),
         ):
             with pytest.raises(InvalidInput, match=words):
-                encoder.classify("It rains.", **options)  # type: ignore[arg-type]
+                encoder.classify("It rains.", **options)

@@ -1,7 +1,8 @@
 """The recipe of the embedded model: from a folder of public data to a checkpoint of onepass's own.
 
-    python -m training ../shared/data/permissive out/mini
+    python -m training ../shared/data out/mini --seconds 600
 
-The stages, each resumable by itself: vocabulary.py (words -> WordPiece), prepare.py (texts and labels -> arrays),
-train.py (arrays and a teacher -> weights), export.py (weights -> checkpoint, int8). Nothing in onepass imports this.
+Its stages, each a command of its own: vocabulary.py (words -> WordPiece), prepare.py (texts and labels -> arrays),
+train.py (arrays and a teacher -> weights, resumable), export.py (weights -> checkpoint, int8), plot.py (losses),
+evaluate.py (held-out quality). Nothing in onepass imports this.
 """

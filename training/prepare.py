@@ -33,6 +33,7 @@ SIZE = 14_336  # words of the vocabulary
 SHARES = {"passages": 0.5, "short": 0.3, "general": 0.2}
 PHRASES = 80_000
 VARIANTS = 8  # of a sentence with names, with others in their places
+OWN = 12  # how much oftener a sentence is drawn with its own names: those in others' places fit badly
 WEIGHTS = {"wikigold": 8, "crossner": 4, "btc": 2, "wnut17": 2, "sec-filings": 1, "presidio": 1}
 SHORT = ("uci-amazon_cells", "uci-yelp", "uci-imdb", "vader-amazon")
 TEMPLATES = ("This example is {}.", "This text is about {}.", "The topic is {}.")
@@ -141,8 +142,8 @@ def tagged(texts: Texts, found: Tagged) -> tuple[int, list[int]] | None:
     return texts.row(words), tags
 
 
-def varied(sentences: list[Tagged], seed: int) -> Iterator[Tagged]:
-    """The sentences, and VARIANTS of each that has names, with others' names of the same type in their places."""
+def varied(sentences: list[Tagged], seed: int) -> Iterator[tuple[Tagged, int]]:
+    """With how often they are to be drawn: the sentences, and VARIANTS of each that has names, with others' names of the same type in their places."""
     drawn = random.Random(seed)
     known: dict[str, list[list[str]]] = {kind: [] for kind in TYPES}
     parsed = []
@@ -159,7 +160,7 @@ def varied(sentences: list[Tagged], seed: int) -> Iterator[Tagged]:
             if kind:
                 known[kind].append(own)
     for one, parts in zip(sentences, parsed, strict=True):
-        yield one
+        yield one, OWN
         for _ in range(VARIANTS if any(kind for kind, _ in parts) else 0):
             tokens: list[str] = []
             tags: list[str] = []
@@ -167,7 +168,7 @@ def varied(sentences: list[Tagged], seed: int) -> Iterator[Tagged]:
                 new = drawn.choice(known[kind]) if kind and drawn.random() < 0.6 else own
                 tokens += new
                 tags += [f"B-{kind}", *[f"I-{kind}"] * (len(new) - 1)] if kind else ["O"] * len(new)
-            yield one._replace(tokens=tokens, tags=tags)
+            yield one._replace(tokens=tokens, tags=tags), 1
 
 
 def main() -> None:
@@ -219,11 +220,12 @@ def prepare(data: Path, out: Path, few: int = 0) -> None:
     say(f"labelled: {sizes}")
 
     named = list(entities(folder, "train"))
-    found = [(tagged(texts, one), one) for one in varied(named, 5)]
-    kept = [(pair, one) for pair, one in found if pair is not None]
-    tasks["entities"] = np.array([(pair[0], one.partial, WEIGHTS[one.source]) for pair, one in kept], np.int32)
-    tags = Ragged.of([pair[1] for pair, _ in kept], np.uint8)
-    groups["short"] += [pair[0] for pair, _ in kept]
+    found = [(tagged(texts, one), one, often) for one, often in varied(named, 5)]
+    kept = [(pair, one, often) for pair, one, often in found if pair is not None]
+    rows = [(pair[0], one.partial, often * WEIGHTS[one.source]) for pair, one, often in kept]
+    tasks["entities"] = np.array(rows, np.int32)
+    tags = Ragged.of([pair[1] for pair, _, _ in kept], np.uint8)
+    groups["short"] += [pair[0] for pair, _, _ in kept]
     say(f"sentences with names: {len(named)}, with variants {len(kept)}")
 
     spans = []

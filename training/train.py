@@ -94,6 +94,12 @@ def second_stage(store: Store, tokens: int, seed: int, near: Mapping[str, tuple[
     return Mixed(always, at_times, 3, seed + 1)
 
 
+def focused(mixed: Mixed, name: str, store: Store, tokens: int) -> Mixed:
+    """In each step `name` and a few of the teacher's vectors, which keep the trunk where it is; nothing else."""
+    few = Distilled(store, DISTILLED, tokens // 12, (16, 32, 64), (0.3, 0.4, 0.3))
+    return Mixed({"distilled": few, name: mixed.at_times[name][1]}, {}, 0, mixed.seed)
+
+
 @torch.no_grad()
 def vectors_of(learner: Learner, store: Store, texts: np.ndarray[Any, Any], longest: int, device: str) -> Tensor:
     """The student's unit vectors of texts by number, float16 [texts, width]."""
@@ -236,9 +242,14 @@ def run(training: Training, store: Store, folder: Path, device: str) -> None:
                     first_stage(store, options.tokens, options.seed + training.step)
                     if stage == 1
                     else second_stage(
-                        store, options.tokens, options.seed + training.step, nearest(training.learner, store, device)
+                        store,
+                        options.tokens,
+                        options.seed + training.step,
+                        nearest(training.learner, store, device, pairs_of_a_kind=options.pairs),
                     )
                 )
+                if stage == 2 and options.focus:
+                    mixed = focused(mixed, options.focus, store, options.tokens)
                 source = loader(mixed, options.workers, device.startswith("cuda"))
             losses = training.learn(next(source), device)
             training.used = before + time.monotonic() - began
@@ -315,6 +326,8 @@ def parsed(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=0.0)
     parser.add_argument("--first", type=float, default=SECOND, help="share of stage one")
+    parser.add_argument("--focus", help="an objective of stage two that every step learns")
+    parser.add_argument("--pairs", type=int, default=4000, help="of each kind, to look for near texts among")
     parser.add_argument("--begin", type=Path, help="folder of weights to begin with; heads of other shapes begin anew")
     parser.add_argument("--tokens", type=int, default=98_304, help="of a step")
     parser.add_argument("--rate", type=float, default=1e-3, help="the highest")

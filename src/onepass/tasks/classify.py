@@ -42,8 +42,8 @@ async def classify(
 
     labels: the caller's own, for single texts. A checkpoint trained on inference (a label of it starts with "entail")
     scores each by whether the text entails `template` with the label in its slot, "This example is {}." by default; a
-    masked or causal language model by the label's word in `template`, see `tasks.label_words`; an "embed" head, where it
-    is named or the checkpoint's default for "labels", by its vectors, see `tasks.label_vectors`.
+    masked or causal language model by the label's word in `template`, see `tasks.label_words`; an "embed" head, where
+    it is named or the checkpoint's default for "labels", by its vectors, see `tasks.label_vectors`.
     multi_label: whether each label is scored by itself (sigmoid) or all against each other (softmax). None: as the
     checkpoint says, and against each other where the labels are the caller's.
     long: "cut" cuts a text that is longer than a row as `truncate` says. "mean" and "max" read it in windows that

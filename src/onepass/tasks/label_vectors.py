@@ -37,8 +37,8 @@ async def alike(
     """
     if multi_label or len(labels) == 1:
         raise InvalidInput(
-            "this model compares vectors, which only say which of several labels fits best; give at least two labels and "
-            "leave multi_label out"
+            "this model compares vectors, which only say which of several labels fits best; give at least two labels "
+            "and leave multi_label out"
         )
     if long != "cut":
         raise InvalidInput(f"long is {long!r}, but this model compares one vector of a text with each label; use 'cut'")
@@ -48,7 +48,8 @@ async def alike(
     known = await job.run([before + label + after for label in labels], ask, options=EncodeOptions(truncate=None))
     vectors = np.concatenate([vector for (vector,) in known])
     found = await job.run(texts, ask, options=options)
-    return np.concatenate([vector @ vectors.T for (vector,) in found]).reshape(-1, len(labels)) / TEMPERATURE
+    cosines = np.concatenate([vector @ vectors.T for (vector,) in found]).reshape(-1, len(labels))
+    return cosines / np.float32(TEMPERATURE)
 
 
 def by_vectors(checkpoint: Checkpoint, head: str | None) -> bool:
