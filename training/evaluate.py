@@ -201,22 +201,30 @@ class Evaluation:
             right = [row.label for row in rows]
             trivial = {"majority": baselines.majority(right)}
             yield Row("nli", name, "accuracy", metrics.accuracy(guesses, right), None, trivial, trivial["majority"])
-        yield self._labels_of_ones_own()
 
-    def _labels_of_ones_own(self, offered: int = 10) -> Row:
-        """An utterance's intent among ten, by entailment, and by the vector nearest to it."""
+    def labels(self, offered: int = 10) -> Iterator[Row]:
+        """An utterance's intent among ten labels of the caller's own: as classify does, and by entailment."""
         rows = [row for row in data.intents(self.folder, "clinc150") if row.split == "held"]
         labels, drawn = sorted({row.label for row in rows}), random.Random(1)
         chosen = quality.few(rows, 2 * self.queries)
-        found, near = [], []
-        for row in chosen:
-            others = drawn.sample([label for label in labels if label != row.label], offered - 1)
-            choice = sorted([row.label, *others])
-            found.append(self.encoder.classify(row.text, labels=choice)[0][0])
-            near.append(choice[int((self.vectors(choice) @ self.vectors([row.text])[0]).argmax())])
-        right = [row.label for row in chosen]
-        trivial = {"chance": 1 / offered, "vectors": metrics.accuracy(near, right)}
-        return Row("nli", "labels", "accuracy", metrics.accuracy(found, right), None, trivial, 1 / offered)
+        choices = [
+            sorted([row.label, *drawn.sample([label for label in labels if label != row.label], offered - 1)])
+            for row in chosen
+        ]
+
+        def right(answer: Callable[[str, list[str]], str]) -> float:
+            found = [answer(row.text, choice) for row, choice in zip(chosen, choices, strict=True)]
+            return metrics.accuracy(found, [row.label for row in chosen])
+
+        def nearest(text: str, choice: list[str]) -> str:
+            return choice[int((self.taught(choice) @ self.taught([text])[0]).argmax())]
+
+        trivial = {"chance": 1 / offered}
+        ours = right(lambda text, choice: self.encoder.classify(text, labels=choice)[0][0])
+        yield Row("labels", "clinc150", "accuracy", ours, right(nearest), trivial, 1 / offered)
+        if "nli" in self.encoder.heads:
+            inferred = right(lambda text, choice: self.encoder.classify(text, labels=choice, head="nli")[0][0])
+            yield Row("labels", "clinc150", "by nli", inferred, None, trivial, 1 / offered)
 
     def answer(self) -> Iterator[Row]:
         asked = quality.few(list(data.answers(self.folder, "held")), self.most)
@@ -295,10 +303,11 @@ HEADS: dict[str, Callable[[Evaluation], Iterator[Row]]] = {
     "toxicity": Evaluation.toxicity,
     "entities": Evaluation.entities,
     "nli": Evaluation.nli,
+    "labels": Evaluation.labels,
     "answer": Evaluation.answer,
     "fill": Evaluation.fill,
 }
-OF_HEAD = {"intents": "embed"}
+OF_HEAD = {"intents": "embed", "labels": "embed"}
 
 
 def teacher_path() -> Path:

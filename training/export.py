@@ -68,7 +68,7 @@ HEADS = {
     "nli": row_head("nli", ENTAILMENTS, pairs=True),
     "answer": HeadSpec("answer", TOKENS, per_token=hidden_steps("answer"), labels=("start", "end")),
 }
-DEFAULTS = {"classify": "sentiment", "moderate": "toxicity", "rerank": "rerank"}
+DEFAULTS = {"classify": "sentiment", "labels": "embed", "moderate": "toxicity", "rerank": "rerank"}
 MODERATION = {"toxicity": ["toxic"]}
 
 

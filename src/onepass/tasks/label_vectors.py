@@ -49,7 +49,7 @@ async def alike(
     vectors = np.concatenate([vector for (vector,) in known])
     found = await job.run(texts, ask, options=options)
     cosines = np.concatenate([vector @ vectors.T for (vector,) in found]).reshape(-1, len(labels))
-    return cosines / np.float32(TEMPERATURE)
+    return np.asarray(cosines / TEMPERATURE, np.float32)
 
 
 def by_vectors(checkpoint: Checkpoint, head: str | None) -> bool:
