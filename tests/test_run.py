@@ -50,7 +50,8 @@ def test_one_pass_for_all_heads(encoder: Encoder, monkeypatch: pytest.MonkeyPatc
     counting = Counting(encoder.engine)
     monkeypatch.setitem(encoder.device._engines, encoder.job().served.model, counting)
     encoder.run(TEXTS, HEADS)
-    assert counting.passes == [(2, sorted(HEADS))]
+    assert sum(rows for rows, _ in counting.passes) == 2
+    assert {tuple(asked) for _, asked in counting.passes} == {tuple(sorted(HEADS))}
 
 
 @pytest.mark.parametrize("order", [HEADS, HEADS[::-1]], ids=["forwards", "backwards"])
@@ -71,7 +72,8 @@ def test_vectors_of_all_three_kinds_from_one_pass(tmp_path: Path, monkeypatch: p
         counting = Counting(encoder.engine)
         monkeypatch.setitem(encoder.device._engines, encoder.job().served.model, counting)
         found = encoder.run(TEXTS, heads)
-    assert counting.passes == [(2, sorted(heads))]
+    assert sum(rows for rows, _ in counting.passes) == 2
+    assert {tuple(asked) for _, asked in counting.passes} == {tuple(sorted(heads))}
     for answer, vector, sparse, vectors in zip(found, *alone, strict=True):
         np.testing.assert_array_equal(answer["embed"], vector)
         np.testing.assert_array_equal(answer["multivector"], vectors)
