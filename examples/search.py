@@ -1,6 +1,6 @@
-"""Search the lines of a text file by meaning: vectors find candidates, a cross-encoder puts the best first.
+"""Search the lines of a text file by meaning: vectors find candidates, a head that reads pairs puts the best first.
 
-python examples/search.py FILE "a question" [EMBEDDER] [RERANKER]
+python examples/search.py FILE "a question" [EMBEDDER RERANKER]
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from onepass import Encoder
+from onepass.settings import DEFAULT_MODEL
 
 CANDIDATES = 20
 SHOWN = 3
@@ -19,8 +20,8 @@ SHOWN = 3
 def main(
     file: str,
     question: str,
-    embedder: str = "sentence-transformers/all-MiniLM-L6-v2",
-    reranker: str = "cross-encoder/ms-marco-MiniLM-L6-v2",
+    embedder: str = DEFAULT_MODEL,
+    reranker: str = DEFAULT_MODEL,
 ) -> None:
     lines = [line for line in Path(file).read_text(encoding="utf-8").splitlines() if line]
     with Encoder(embedder) as encoder:

@@ -26,11 +26,12 @@ from onepass.cli import cli
 from onepass.server import native
 from onepass.server.app import OPERATIONS, STATUS, routes
 from onepass.server.service import Service
-from onepass.settings import ServerSettings
+from onepass.settings import DEFAULT_MODEL, ServerSettings
+from onepass.shell.names import named_models
 
 ROOT = Path(__file__).parents[1]
 TASK_PAGES = sorted((ROOT / "docs" / "tasks").glob("*.md"))
-PAGES = [ROOT / "README.md", ROOT / "docs" / "http.md", *TASK_PAGES]
+PAGES = [*(ROOT / name for name in ("README.md", "docs/http.md", "docs/embedded-model.md")), *TASK_PAGES]
 MODELS = {
     "sentence-transformers/all-MiniLM-L6-v2": "minilm",
     "cross-encoder/ms-marco-MiniLM-L6-v2": "tiny_reranker",
@@ -46,7 +47,6 @@ MODELS = {
     "BAAI/bge-reranker-v2-gemma": "tiny_answering",
     "deepset/roberta-base-squad2": "tiny_answerer",
     "colbert-ir/colbertv2.0": "tiny_colbert",
-    "my-encoder": "tiny_heads",
 }
 """Fixtures of the checkpoints that stand for the hub ids of the documentation: a real one, and tiny ones."""
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -130,7 +130,7 @@ def ready(address: str) -> bool:
 
 @pytest.fixture(scope="module")
 def one_model(place: Path) -> Iterator[str]:
-    with serving("all-MiniLM-L6-v2=sentence-transformers/all-MiniLM-L6-v2") as address:
+    with serving() as address:
         yield address
 
 
@@ -150,7 +150,7 @@ def served(example: Example, request: pytest.FixtureRequest) -> str:
     if ADDRESS not in example.code:
         return example.code
     named = re.search(r'(?:"model": "|/models/)([\w./-]+)', example.code)
-    one = named is None or named[1] == "all-MiniLM-L6-v2"
+    one = named is None or named[1] == DEFAULT_MODEL
     return example.code.replace(ADDRESS, request.getfixturevalue("one_model" if one else "several_models"))
 
 
@@ -187,9 +187,10 @@ def test_python_blocks_run_in_order_and_print_what_is_shown(
 
 @pytest.mark.parametrize("example", SERVES, ids=str)
 def test_serve_blocks_serve(example: Example, place: Path) -> None:
-    with serving(*example.code.split()[2:]) as address:
+    arguments = example.code.split()[2:]
+    with serving(*arguments) as address:
         models = httpx.get(address + "/v1/models").json()["data"]
-        assert {model["id"] for model in models} == {"all-MiniLM-L6-v2", "reranker"}
+        assert {model["id"] for model in models} == {*named_models(arguments or [DEFAULT_MODEL])}
 
 
 @pytest.mark.parametrize("example", MAKES, ids=str)
