@@ -143,7 +143,9 @@ def tagged(texts: Texts, found: Tagged) -> tuple[int, list[int]] | None:
 
 
 def varied(sentences: list[Tagged], seed: int) -> Iterator[tuple[Tagged, int]]:
-    """With how often they are to be drawn: the sentences, and VARIANTS of each that has names, with others' names of the same type in their places."""
+    """With how often each is to be drawn: the sentences, and VARIANTS of each that has names, with others' names of the
+    same type in their places.
+    """
     drawn = random.Random(seed)
     known: dict[str, list[list[str]]] = {kind: [] for kind in TYPES}
     parsed = []
