@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -279,6 +280,8 @@ def test_models_that_cannot(tiny_classifier: Path, tiny_embedder: Path) -> None:
 def test_labels_by_their_vectors(tmp_path: Path) -> None:
     folder = heads_checkpoint(tmp_path)
     write_heads(folder, SEVERAL, defaults={"labels": "embed"})
+    prompts = {"prompts": {"any": "Cats: "}, "default_prompt_name": "any"}  # as embed puts it before texts and labels
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
     labels, texts = ["cats", "the weather", "trains"], ["Cats sleep for sixteen hours.", "It rains.", "x"]
     with Encoder(folder, dtype="float32") as encoder:
         found = encoder.classify(texts, labels=labels)

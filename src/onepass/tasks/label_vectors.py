@@ -1,4 +1,4 @@
-"""Labels of the caller's own by how near their vectors are to a text's, as in label embeddings for zero-shot tasks."""
+"""Labels of the caller's own by how near their vectors, as `embed` makes them, are to a text's."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from onepass.engines.batch import Floats
 from onepass.errors import InvalidInput
 from onepass.model.checkpoint import Checkpoint
 from onepass.schedule.job import Job
-from onepass.schedule.row import Ask
 from onepass.schedule.tokenizer import EncodeOptions
+from onepass.tasks.embed import embed
 from onepass.tasks.heads import head_of
 from onepass.tasks.labels import Long, around_slot
 
@@ -43,13 +43,10 @@ async def alike(
     if long != "cut":
         raise InvalidInput(f"long is {long!r}, but this model compares one vector of a text with each label; use 'cut'")
     name, _ = head_of(job, "embed", "labels", head)
-    ask = Ask(name, finish="l2")
     before, after = around_slot(TEMPLATE if template is None else template)
-    known = await job.run([before + label + after for label in labels], ask, options=EncodeOptions(truncate=None))
-    vectors = np.concatenate([vector for (vector,) in known])
-    found = await job.run(texts, ask, options=options)
-    cosines = np.concatenate([vector @ vectors.T for (vector,) in found]).reshape(-1, len(labels))
-    return np.asarray(cosines / TEMPERATURE, np.float32)
+    known = await embed(job, [before + label + after for label in labels], normalize=True, truncate=None, head=name)
+    found = await embed(job, texts, normalize=True, truncate=options.truncate, head=name)
+    return np.asarray(found @ known.T / TEMPERATURE, np.float32)
 
 
 def by_vectors(checkpoint: Checkpoint, head: str | None) -> bool:
