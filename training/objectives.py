@@ -1,7 +1,8 @@
 """What each batch teaches: one function per objective, from a model and a batch to a loss.
 
-Sources: distilled vectors, and words' states as in MiniLM (Wang et al. 2020) and LEALLA; in-batch negatives as in SBERT
-(Henderson et al. 2017); SPLADE's penalty on FLOPS (Formal et al. 2021); masked words as in BERT (Devlin et al. 2019).
+Sources: cosines of states to the teacher's as in DistilBERT (Sanh et al. 2019); in-batch negatives (Henderson et al.
+2017); late interaction as in ColBERT (Khattab and Zaharia 2020); SPLADE's penalty on FLOPS (Formal et al. 2021); masked
+words as in BERT (Devlin et al. 2019).
 """
 
 from __future__ import annotations
