@@ -37,7 +37,10 @@ def by_rank(vocabulary: Iterable[str]) -> Counter[str]:
 
 
 def trained(sources: Mapping[str, tuple[float, Counter[str]]], size: int) -> Tokenizer:
-    """A tokenizer of `size` words from (share, counts of words) by source."""
+    """A tokenizer of `size` words from (share, counts of words) by source.
+
+    The library's trainer breaks ties as its hash tables lie: two runs differ in a word or two, and in the order of ids.
+    """
     shares: defaultdict[str, float] = defaultdict(float)
     for share, counts in sources.values():
         total = sum(counts.values())
