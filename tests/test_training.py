@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,16 @@ def test_training_goes_on_where_it_was_stopped(folder: Path) -> None:
     main([str(folder), "--steps", "3", *OPTIONS])
     steps = [line.split(",")[0] for line in (folder / "log.jsonl").read_text().splitlines()]
     assert steps[-1] == '{"step": 3'
+
+
+def test_a_head_can_be_learned_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(folder), "--steps", "2", "--first", "0", *OPTIONS])
+    main(
+        [str(folder), "--steps", "2", "--first", "0", "--focus", "entities", f"--begin={folder / 'weights'}", *OPTIONS]
+    )
+    assert "begun anew: nothing" in capsys.readouterr().out
+    last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
+    assert {*last} == {"step", "seconds", "stage", "distilled", "entities"}
 
 
 def test_pairs_are_laid_out_as_the_tokenizer_writes_them(folder: Path, tokenizer: Tokenizer) -> None:

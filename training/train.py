@@ -3,7 +3,7 @@
     python -m training.train out/mini --seconds 330          # a GPU
     python -m training.train out/mini --steps 20000          # the same everywhere, whatever the machine's speed
 
-Stage one (up to SECOND of the time) distils the teacher and learns masked words; stage two adds every head. The rate of
+Stage one (up to FIRST of the time) distils the teacher and learns masked words; stage two adds every head. The rate of
 learning follows how much of the steps or seconds is used. out/mini/log.jsonl has the losses, state.pt the state to
 resume from, weights-*.safetensors the averaged weights as float16.
 """
@@ -27,12 +27,14 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from onepass.model.int8 import SCALE, dequantize
 from training.batches import Answered, Batch, Distilled, Labelled, Masked, Mixed, Near, Pairs, Source, Tagged
 from training.model import Mini, Shape, Trunk, joined, mean
 from training.objectives import OBJECTIVES, Learner
 from training.store import Ints, Layout, Store
 
-SECOND = 0.42
+FIRST = 0.42
+FOCUS = ("entities", "late", "pairs", "answer", "nli", "sentiment", "toxicity", "sparse")
 PARTS = 4  # files of weights, each smaller than 16 MiB
 DISTILLED = {"passages": 0.5, "short": 0.2, "queries": 0.15, "texts": 0.1, "phrases": 0.05}
 MASKED = {"passages": 0.7, "short": 0.3}
@@ -228,6 +230,18 @@ class Training:
                 own.copy_(averaged)
 
 
+def planned(training: Training, store: Store, device: str) -> Mixed:
+    """What the steps of the stage that has come learn from."""
+    options, seed = training.options, training.options.seed + training.step
+    if training.learner.stage == 1:
+        return first_stage(store, options.tokens, seed)
+    near = {}
+    if options.focus in (None, "late"):
+        near = nearest(training.learner, store, device, pairs_of_a_kind=options.pairs)
+    mixed = second_stage(store, options.tokens, seed, near)
+    return mixed if options.focus is None else focused(mixed, options.focus, store, options.tokens)
+
+
 def run(training: Training, store: Store, folder: Path, device: str) -> None:
     options, began, before = training.options, time.monotonic(), training.used
     source: Iterator[dict[str, dict[str, Tensor]]] | None = None
@@ -238,18 +252,7 @@ def run(training: Training, store: Store, folder: Path, device: str) -> None:
             wanted = 1 if training.progress < options.first else 2
             if wanted != stage or source is None:
                 stage = training.learner.stage = wanted
-                mixed = (
-                    first_stage(store, options.tokens, options.seed + training.step)
-                    if stage == 1
-                    else second_stage(
-                        store,
-                        options.tokens,
-                        options.seed + training.step,
-                        nearest(training.learner, store, device, pairs_of_a_kind=options.pairs),
-                    )
-                )
-                if stage == 2 and options.focus:
-                    mixed = focused(mixed, options.focus, store, options.tokens)
+                mixed = planned(training, store, device)
                 source = loader(mixed, options.workers, device.startswith("cuda"))
             losses = training.learn(next(source), device)
             training.used = before + time.monotonic() - began
@@ -293,11 +296,15 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def dequantized(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """float32, without the scales of what is int8."""
     found = {}
     for name, tensor in stored.items():
-        scale = stored.get(name + ".scale")
-        found[name] = tensor.float() if scale is None else tensor.float() * scale.float()[:, None]
-    return {name: tensor for name, tensor in found.items() if not name.endswith(".scale")}
+        scale = stored.get(name + SCALE)
+        if scale is not None:
+            found[name] = torch.from_numpy(dequantize(tensor.numpy(), scale.float().numpy()))
+        elif not name.endswith(SCALE):
+            found[name] = tensor.float()
+    return found
 
 
 def begin(model: Mini, weights: Mapping[str, Tensor]) -> None:
@@ -325,8 +332,8 @@ def parsed(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("folder", type=Path, help="what prepare.py wrote; losses, state and weights go there, too")
     parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=0.0)
-    parser.add_argument("--first", type=float, default=SECOND, help="share of stage one")
-    parser.add_argument("--focus", help="an objective of stage two that every step learns")
+    parser.add_argument("--first", type=float, default=FIRST, help="share of stage one")
+    parser.add_argument("--focus", choices=FOCUS, help="what alone stage two learns, beside a little of the teacher")
     parser.add_argument("--pairs", type=int, default=4000, help="of each kind, to look for near texts among")
     parser.add_argument("--begin", type=Path, help="folder of weights to begin with; heads of other shapes begin anew")
     parser.add_argument("--tokens", type=int, default=98_304, help="of a step")
