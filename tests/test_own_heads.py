@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,17 @@ def test_heads_read_the_trunk_as_torch_does(tmp_path: Path, family: str, dtype: 
     np.testing.assert_allclose(vector, torch.nn.functional.normalize(pooled, dim=0), atol=1e-5)
 
 
+def test_a_tagger_says_how_its_tokens_are_joined_unless_the_caller_does(tmp_path: Path) -> None:
+    folder = heads_checkpoint(tmp_path)
+    with Encoder(folder) as encoder:
+        simple, surest = (encoder.tag(TEXT, aggregation=joining) for joining in ("simple", "max"))
+        assert encoder.tag(TEXT) == simple != surest
+    write_heads(folder, SEVERAL | {"entities": replace(SEVERAL["entities"], aggregation="max")})
+    with Encoder(folder) as encoder:
+        assert encoder.tag(TEXT) == surest
+        assert encoder.tag(TEXT, aggregation="simple") == simple
+
+
 def test_widths_are_each_heads_own(folder: Path) -> None:
     loaded = load_checkpoint(folder)
     assert list(loaded.heads) == list(SEVERAL)
@@ -156,7 +168,15 @@ def nested(given: Any, *keys: Any) -> Any:
         (
             lambda file: file["heads"]["mood"].update(temperature=2),
             ": head 'mood' has the key 'temperature', which is not known; known are kind, pool, per_token, per_row, "
-            "finish, labels, sparse, pairs",
+            "finish, labels, sparse, pairs, aggregation",
+        ),
+        (
+            lambda file: file["heads"]["mood"].update(aggregation="max"),
+            ": head 'mood' of the kind 'classify' joins no tokens, so that it has no aggregation",
+        ),
+        (
+            lambda file: file["heads"]["entities"].update(aggregation="none"),
+            ": head 'entities': aggregation is \"none\": invalid enum value 'none'",
         ),
         (lambda file: file["heads"]["mood"].pop("pool"), ": head 'mood' lacks the key 'pool'"),
         (

@@ -46,15 +46,17 @@ def folder(tmp_path: Path, tokenizer: Tokenizer) -> Path:
     table = Ragged.of(pieces, np.uint16)
     vocabulary = tokenizer.get_vocab()
     special = {name: vocabulary[f"[{name.upper()}]"] for name in ("pad", "cls", "sep", "mask")}
-    special |= {"teacher_cls": special["cls"], "teacher_sep": special["sep"], "vocabulary": len(entries)}
-    entities = np.stack([np.arange(300), random.integers(2, size=300), np.full(300, 4)], axis=1).astype(np.int32)
+    special |= {f"teacher_{name}": special[name] for name in ("cls", "sep", "mask")} | {"vocabulary": len(entries)}
+    entities = np.stack(
+        [np.arange(300), random.integers(2, size=300), np.full(300, 4), random.integers(6, size=300)], axis=1
+    ).astype(np.int32)
     answers = np.concatenate([numbers(2, 400), np.zeros((300, 1), np.int32), np.ones((300, 1), np.int32)], axis=1)
     store = Store(
         {"cased": table, "lower": table, "teacher": table, "entries": Ragged.of(entries, np.uint16)},
         Ragged.of(texts, np.uint32),
         {
             name: np.arange(400, dtype=np.int32)
-            for name in ("passages", "short", "queries", "texts", "wordlist", "phrases")
+            for name in ("passages", "short", "queries", "texts", "wordlist", "phrases", "unmarked")
         },
         {
             "pairs.titles": numbers(3, 300),
@@ -67,7 +69,7 @@ def folder(tmp_path: Path, tokenizer: Tokenizer) -> Path:
             "entities": entities,
             "answers": answers,
         },
-        Ragged.of([random.integers(9, size=len(text)) for text in texts[:300]], np.uint8),
+        Ragged.of([random.integers(5, size=len(text)) for text in texts[:300]], np.uint8),
         special,
     )
     store.save(tmp_path)
@@ -120,14 +122,24 @@ def test_training_goes_on_where_it_was_stopped(folder: Path) -> None:
     assert steps[-1] == '{"step": 3'
 
 
-def test_a_head_can_be_learned_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_head_can_be_learned_alone_from_labels_and_from_the_tagger(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main([str(folder), "--steps", "2", "--first", "0", *OPTIONS])
-    main(
-        [str(folder), "--steps", "2", "--first", "0", "--focus", "entities", f"--begin={folder / 'weights'}", *OPTIONS]
-    )
+    main([str(folder), "--steps", "2", "--tagger", *OPTIONS])
+    before = load_weights(folder / "weights")
+    begun = ["--first", "0", "--focus", "entities", f"--begin={folder / 'weights'}"]
+    main([str(folder), "--steps", "8", *begun, *OPTIONS])
     assert "begun anew: nothing" in capsys.readouterr().out
-    last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
-    assert {*last} == {"step", "seconds", "stage", "distilled", "entities"}
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()][-8:]
+    others = [{*line} - {"step", "seconds", "stage", "entities", "named"} for line in lines]
+    assert all(len(other) == 1 for other in others)
+    assert set.union(*others) == {"kept", "kept_answers", "masked"}
+    assert lines[0]["entities"] > lines[-1]["entities"]
+    after = load_weights(folder / "weights")
+    assert not torch.equal(before["entities.out.weight"], after["entities.out.weight"])
+    assert not after["entities.otherwise"][0].any()  # the first set is as the head marks
+    assert torch.equal(before["sparse.bias"], after["sparse.bias"])
 
 
 def test_pairs_are_laid_out_as_the_tokenizer_writes_them(folder: Path, tokenizer: Tokenizer) -> None:

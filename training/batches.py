@@ -88,6 +88,15 @@ class Distilled(Spans):
 
 
 @dataclass
+class Read(Spans):
+    """What is read once more by the model as it was, and as it is. text.*"""
+
+    def batch(self, random: Random) -> Batch:
+        rows, longest = self.rows(random)
+        return laid("text", self.layer.lay(rows, case(random), longest))
+
+
+@dataclass
 class Masked(Spans):
     """Whole words hidden: of those chosen 80 % become [MASK], 10 % another token, 10 % stay.
 
@@ -207,20 +216,25 @@ class Labelled:
         firsts = [self.store.texts[text] for text in rows[:, 0]]
         seconds = [self.store.texts[text] for text in rows[:, 1]] if rows.shape[1] == 3 else None
         given = self.layer.lay(firsts, case(random), longest, seconds)
-        return laid("text", hide(given, self.store, self.hidden, random)) | {"label": rows[:, -1].astype(np.int64)}
+        return laid("text", hide(given, self.store.special["mask"], self.hidden, random)) | {
+            "label": rows[:, -1].astype(np.int64)
+        }
 
 
 @dataclass
 class Tagged:
-    """Texts with a tag for each token; -100 at special ones. partial: rows in which MISC was not looked for."""
+    """Texts with a tag for each token; -100 at special ones. partial: rows in which MISC was not looked for. sets:
+    which set a row is of. reader: "teacher_" for the teacher's tokens.
+    """
 
     store: Store
     tokens: int
     longest: int = 128
     hidden: float = 0.05
+    reader: str = ""
 
     def __post_init__(self) -> None:
-        self.layer = Layout(self.store)
+        self.layer = Layout(self.store, self.reader)
         rows = self.store.tasks["entities"]
         self.chances = rows[:, 2] / rows[:, 2].sum()
 
@@ -232,14 +246,12 @@ class Tagged:
         drawn = random.choice(len(every), 4 * count, p=self.chances)
         drawn = drawn[np.argsort(self.store.texts.lengths()[every[drawn, 0]], kind="stable")]
         chosen = drawn[(begin := random.integers(3 * count)) : begin + count]
-        written = "lower" if random.random() < 0.1 else "cased"
+        written = "teacher" if self.reader else "lower" if random.random() < 0.1 else "cased"
         given = self.layer.lay([self.store.texts[text] for text in every[chosen, 0]], written, longest)
         tags = np.append(np.concatenate([self.store.tags[number] for number in chosen]).astype(np.int64), -100)
         targets = tags[given.words]
-        # B- stands at the first token of a word alone: what follows in it is I- of the same kind
-        targets = np.where(~given.begins & (targets > 0) & (targets % 2 == 1), targets + 1, targets)
-        hidden = hide(given, self.store, self.hidden, random)
-        return laid("text", hidden) | {"targets": targets, "partial": every[chosen, 1].astype(bool)}
+        text = laid("text", hide(given, self.store.special[self.reader + "mask"], self.hidden, random))
+        return text | {"targets": targets, "partial": every[chosen, 1].astype(bool), "sets": every[chosen, 3]}
 
 
 @dataclass
@@ -265,9 +277,7 @@ class Answered:
         kept = first.any(1) & last.any(1)
         places = np.arange(given.ids.shape[1])
         found = {"start": first.argmax(1), "stop": np.where(last, places, -1).max(1)}
-        cut = Laid(
-            given.ids[kept], given.lengths[kept], given.words[kept], given.begins[kept], _kept(given.types, kept)
-        )
+        cut = Laid(given.ids[kept], given.lengths[kept], given.words[kept], _kept(given.types, kept))
         return laid("pair", cut) | {name: value[kept].astype(np.int64) for name, value in found.items()}
 
 
@@ -275,11 +285,11 @@ def _kept(types: Ints | None, kept: NDArray[np.bool_]) -> Ints | None:
     return None if types is None else types[kept]
 
 
-def hide(rows: Laid, store: Store, share: float, random: Random) -> Laid:
+def hide(rows: Laid, mask: int, share: float, random: Random) -> Laid:
     """A part of the words as [MASK]."""
     hidden = (random.random(rows.ids.shape) < share) & (rows.words >= 0)
-    ids = np.where(hidden, np.int32(store.special["mask"]), rows.ids)
-    return Laid(ids, rows.lengths, rows.words, rows.begins, rows.types)
+    ids = np.where(hidden, np.int32(mask), rows.ids)
+    return Laid(ids, rows.lengths, rows.words, rows.types)
 
 
 @dataclass

@@ -63,7 +63,9 @@ HEADS = {
     ),
     "sentiment": row_head("sentiment", SENTIMENTS, pairs=False),
     "toxicity": row_head("toxicity", ("toxic",), pairs=False),
-    "entities": HeadSpec("tag", TOKENS, per_token=hidden_steps("entities"), finish="softmax", labels=TAGS),
+    "entities": HeadSpec(
+        "tag", TOKENS, per_token=hidden_steps("entities"), finish="softmax", labels=TAGS, aggregation="average"
+    ),
     "rerank": HeadSpec("multivector", TOKENS, per_token=(Linear("rerank.weight", "rerank.bias"),), finish="l2"),
     "nli": row_head("nli", ENTAILMENTS, pairs=True),
     "answer": HeadSpec("answer", TOKENS, per_token=hidden_steps("answer"), labels=("start", "end")),
@@ -80,7 +82,7 @@ def export(folder: Path, out: Path, stored: str = "int8", heads: tuple[str, ...]
     kept = {
         name.removeprefix("trunk."): tensor
         for name, tensor in parted(weights).items()
-        if name.split(".")[0] in ("trunk", *heads)
+        if name.split(".")[0] in ("trunk", *heads) and name != "entities.otherwise"
     }
     out.mkdir(parents=True, exist_ok=True)
     if stored == "int8":

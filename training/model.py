@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-TAGS = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC")
+TAGS = ("O", "PER", "ORG", "LOC", "MISC")
 SENTIMENTS = ("negative", "neutral", "positive")
 ENTAILMENTS = ("entailment", "neutral", "contradiction")
 TEMPERATURE = 0.05
+SETS = ("wikigold", "crossner", "btc", "wnut17", "sec-filings", "presidio")  # of names; the first is as we mark
 LATE = 128  # width of the vectors that rerank compares token by token
 
 
@@ -71,7 +72,7 @@ class Layer(nn.Module):
         part = self.get_submodule
         qkv = part("attention.self.qkv")(x).view(rows, length, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout)
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
         mixed = mixed.transpose(1, 2).reshape(rows, length, width)
         x = part("attention.output.LayerNorm")(x + dropped(part("attention.output.dense")(mixed), dropout))
         y = functional.gelu(self.intermediate["dense"](x))
@@ -147,6 +148,22 @@ class TokenHead(nn.Module):
         return self.out(dropped(functional.gelu(self.hidden(dropped(states, dropout))), dropout)).float()
 
 
+class NameHead(TokenHead):
+    """Scores of each token for TAGS. Sets of names do not mark the same: what `others` of them mark otherwise than the
+    first is learned by a matrix each, which is not exported.
+    """
+
+    def __init__(self, width: int, hidden: int, others: int) -> None:
+        super().__init__(width, hidden, len(TAGS))
+        self.otherwise = nn.Parameter(torch.zeros(1 + others, hidden, len(TAGS)))
+
+    def of_sets(self, states: Tensor, sets: Tensor, dropout: float = 0.0) -> Tensor:
+        """sets [rows]: the number of the set that each row is of."""
+        hidden = dropped(functional.gelu(self.hidden(dropped(states, dropout))), dropout)
+        otherwise = self.otherwise * (torch.arange(len(self.otherwise), device=sets.device) > 0)[:, None, None]
+        return (self.out(hidden) + hidden @ otherwise[sets]).float()
+
+
 class WordHead(nn.Module):
     """Scores against the vocabulary: a layer, a norm, the trunk's own word table, a bias."""
 
@@ -172,7 +189,7 @@ class Mini(nn.Module):
         self.fill = WordHead(shape)
         self.sparse = WordHead(shape)
         self.rerank = nn.Linear(width, LATE)
-        self.entities = TokenHead(width, hidden, len(TAGS))
+        self.entities = NameHead(width, hidden, len(SETS) - 1)
         self.answer = TokenHead(width, hidden, 2)
         self.sentiment = RowHead(width, hidden, len(SENTIMENTS))
         self.toxicity = RowHead(width, hidden, 1)
@@ -205,3 +222,12 @@ class Mini(nn.Module):
         scores = self.sparse(states, self.trunk.embeddings.word_embeddings.weight)
         real = (torch.arange(states.shape[1], device=states.device) < lengths[:, None]).unsqueeze(-1)
         return torch.log1p(functional.relu(scores.masked_fill(~real, 0).amax(1).float()))
+
+
+class Tagger(nn.Module):
+    """The teacher, learning names alone: what it then says of texts without labels, the student learns, too."""
+
+    def __init__(self, teacher: Trunk, hidden: int = 128) -> None:
+        super().__init__()
+        self.trunk = teacher
+        self.entities = NameHead(teacher.shape.hidden_size, hidden, len(SETS) - 1)

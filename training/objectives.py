@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.model import TEMPERATURE, Mini, Trunk, mean
+from training.model import TEMPERATURE, Mini, Tagger, Trunk, mean
 
 Given = dict[str, Tensor]
 DROPOUT = 0.1
@@ -23,10 +23,13 @@ DROPOUT = 0.1
 
 @dataclass
 class Learner:
-    """The model, its teacher (None where there is none, in tests), how far training is, from 0 to 1, and its stage."""
+    """The model, its teachers (None where there is none): of vectors, of names, and the model as it was at the
+    beginning; how far training is, from 0 to 1, and its stage."""
 
     model: Mini
     teacher: Trunk | None
+    tagger: Tagger | None = None
+    before: Mini | None = None
     progress: float = 0.0
     stage: int = 1
 
@@ -150,12 +153,51 @@ def nli(learner: Learner, batch: Given) -> Tensor:
 
 def entities(learner: Learner, batch: Given) -> Tensor:
     states, _ = learner.states(batch, "text", DROPOUT)
-    scores = learner.model.entities(states, DROPOUT).log_softmax(-1)
+    scores = learner.model.entities.of_sets(states, batch["sets"], DROPOUT).log_softmax(-1)
     # where MISC was not looked for, "O" may be it
-    other = torch.logsumexp(scores[..., [0, 7, 8]], -1)
+    other = torch.logsumexp(scores[..., [0, -1]], -1)
     outside = torch.where(batch["partial"][:, None], other, scores[..., 0])
     scores = torch.cat([outside[..., None], scores[..., 1:]], -1)
     return 2 * functional.nll_loss(scores.flatten(0, 1), batch["targets"].flatten())
+
+
+def named(learner: Learner, batch: Given) -> Tensor:
+    """What the tagger says of each word, of texts without labels (Hinton et al. 2015)."""
+    assert learner.tagger is not None
+    with torch.no_grad():
+        theirs = learner.tagger.entities(learner.tagger.trunk(batch["teacher.ids"], batch["teacher.lengths"]))
+        wanted = by_word(theirs.softmax(-1), batch["teacher.words"], int(batch["count"]))
+    states, _ = learner.states(batch, "student", DROPOUT)
+    scores = learner.model.entities(states, DROPOUT).log_softmax(-1)
+    goals = wanted[batch["student.words"].clamp(min=0).long()]
+    met = (batch["student.words"] >= 0) & (goals.sum(-1) > 0)  # the end of a row may be cut for one of the two
+    return -2 * ((goals * scores).sum(-1) * met).sum() / met.sum()
+
+
+def kept(learner: Learner, batch: Given) -> Tensor:
+    """What the heads of rows said of a text at the beginning (Li and Hoiem 2016)."""
+    model, before = learner.model, learner.before
+    assert before is not None
+    states, lengths = learner.states(batch, "text")
+    with torch.no_grad():
+        old = before.trunk(batch["text.ids"], lengths)
+    real = torch.arange(states.shape[1], device=states.device) < lengths[:, None]
+    loss = 8 * (1 - (model.vectors(states, lengths) * before.vectors(old, lengths)).sum(-1)).mean()
+    loss = loss + 4 * (1 - (model.late(states) * before.late(old)).sum(-1))[real].mean()
+    moods, toxic = before.sentiment(old, lengths).softmax(-1), before.toxicity(old, lengths).sigmoid()
+    loss = loss + functional.cross_entropy(model.sentiment(states, lengths), moods)
+    return loss + functional.binary_cross_entropy_with_logits(model.toxicity(states, lengths), toxic)
+
+
+def kept_answers(learner: Learner, batch: Given) -> Tensor:
+    """Where the head of answers saw them begin and end at the beginning."""
+    assert learner.before is not None
+    states, lengths = learner.states(batch, "pair")
+    outside = (torch.arange(states.shape[1], device=states.device) >= lengths[:, None])[..., None]
+    with torch.no_grad():
+        old = learner.before.trunk(batch["pair.ids"], lengths, batch["pair.types"])
+        wanted = learner.before.answer(old).masked_fill(outside, -1e4).softmax(1)
+    return functional.cross_entropy(learner.model.answer(states).masked_fill(outside, -1e4), wanted)
 
 
 def answer(learner: Learner, batch: Given) -> Tensor:
@@ -169,6 +211,6 @@ def answer(learner: Learner, batch: Given) -> Tensor:
 OBJECTIVES: dict[str, Callable[[Learner, dict[str, Any]], Tensor]] = {
     objective.__name__: objective
     for objective in (
-        distilled, masked, pairs, sparse, late, sentiment, toxicity, nli, entities, answer,
+        distilled, masked, pairs, sparse, late, sentiment, toxicity, nli, entities, named, answer, kept, kept_answers,
     )
 }  # fmt: skip

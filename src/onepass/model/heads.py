@@ -27,6 +27,7 @@ PoolKind = Literal[
 SEVERAL: frozenset[PoolKind] = frozenset({"tokens", "spans", "max_by_token"})
 """Poolings that give more than one row."""
 Finish = Literal["none", "l2", "softmax", "sigmoid"]
+Joining = Literal["simple", "first", "average", "max"]  # how tokens become entities
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ class HeadSpec:
     sparse: of a pooled row only the values above 0 come out, by rising column, each with its column as id (SPLADE over
     a Vocabulary); what is not a number comes out, too.
     pairs: whether it was trained on pairs of texts (relevance, inference), or on single ones; None: nobody says.
+    aggregation: how `tasks.tag` makes entities of a tagger's tokens unless the caller says.
     """
 
     kind: str
@@ -109,6 +111,7 @@ class HeadSpec:
     labels: tuple[str, ...] = ()
     sparse: bool = False
     pairs: bool | None = None
+    aggregation: Joining = "simple"
 
 
 STATES = ""

@@ -188,6 +188,8 @@ def _wrong(head: HeadSpec) -> Iterator[str]:
     if (head.kind in LABELLED) != bool(labels) or len({*head.labels}) < len(head.labels):
         wanted = "different labels" if head.kind in LABELLED else "none"
         yield f"has the labels {labels or 'none'}, but {kind} it needs {wanted}"
+    if head.kind != "tag" and head.aggregation != "simple":
+        yield f"{kind} joins no tokens, so that it has no aggregation"
     for step in (*head.per_token, *head.per_row):
         if isinstance(step, Truncate) and step.width < 1:
             yield f"truncates to a width of {step.width}; it must be at least 1"

@@ -134,9 +134,7 @@ tag_options = stack(
     click.option(
         "--aggregation",
         type=click.Choice(["none", "simple", "first", "average", "max"]),
-        default="simple",
-        show_default=True,
-        help="How tokens become entities; none labels each token.",
+        help="How tokens become entities; none labels each token. Default: what the model says, else simple.",
     ),
     click.option(
         "--ignore-label",

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 from onepass.engines.batch import Floats
 from onepass.errors import InvalidInput
-from onepass.model.heads import HeadSpec
+from onepass.model.heads import HeadSpec, Joining
 from onepass.schedule.job import Answered, Job
 from onepass.schedule.pieces import Alignment
 from onepass.schedule.row import Ask
@@ -23,8 +23,8 @@ from onepass.tasks.windows import windows
 
 T = TypeVar("T")
 
-Aggregation = Literal["none", "simple", "first", "average", "max"]
-AGGREGATIONS: tuple[Aggregation, ...] = ("none", "simple", "first", "average", "max")
+Aggregation = Literal["none"] | Joining
+AGGREGATIONS: tuple[Aggregation, ...] = ("none", *get_args(Joining))
 
 ONE_LABEL: dict[Aggregation, Callable[[Floats], Floats]] = {
     "first": lambda scores: scores[0],
@@ -70,7 +70,7 @@ async def tag(
     job: Job,
     texts: Iterable[str],
     *,
-    aggregation: Aggregation = "simple",
+    aggregation: Aggregation | None = None,
     ignore_labels: Sequence[str] = ("O",),
     window: int | None = None,
     overlap: int | None = None,
@@ -80,7 +80,8 @@ async def tag(
 
     aggregation: "none" labels each token; "simple" joins neighbours of one kind where no B- begins anew; "first",
     "average" and "max" do so with words instead of tokens, whose label is that of the first token, of the mean of the
-    scores, or of the surest token. The score of joined tokens or words is the mean of theirs.
+    scores, or of the surest token. The score of joined tokens or words is the mean of theirs. None: what the head says
+    in its checkpoint, and "simple" where it says nothing.
     ignore_labels: not in the answer; a joined entity's label is compared without its B- or I-.
     window, overlap: tokens of a row, and how many of them it shares with the row before (see `tasks.windows`). Where
     entities of two windows overlap the longer one stays, of equally long ones the surer; a single token is taken from
@@ -96,10 +97,11 @@ def tagging(
     job: Job,
     name: str,
     head: HeadSpec,
-    aggregation: Aggregation = "simple",
+    aggregation: Aggregation | None = None,
     ignore_labels: Sequence[str] = ("O",),
 ) -> Reading[list[Entity]]:
     """As `tag` says. Raises InvalidInput."""
+    aggregation = head.aggregation if aggregation is None else aggregation
     if aggregation not in AGGREGATIONS:
         raise InvalidInput(f"aggregation {aggregation!r} is unknown; choose {', '.join(AGGREGATIONS)}")
     if isinstance(ignore_labels, str):

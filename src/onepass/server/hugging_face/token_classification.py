@@ -14,13 +14,15 @@ from onepass.tasks.tag import Aggregation, Entity, Token, tag, tag_tokens
 
 
 class TaggingParameters(msgspec.Struct, kw_only=True):
-    aggregation_strategy: Aggregation = "simple"
+    aggregation_strategy: Aggregation | None = None
     ignore_labels: tuple[str, ...] = ("O",)
     stride: int | None = None
 
 
 class TokenClassification(Asked, kw_only=True):
-    """`stride`: tokens that a window of a long text shares with the one before."""
+    """`aggregation_strategy`: null: what the model says.  `stride`: tokens that a window of a long
+    text shares with the one before.
+    """
 
     inputs: Texts
     parameters: TaggingParameters = msgspec.field(default_factory=TaggingParameters)

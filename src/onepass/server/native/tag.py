@@ -9,10 +9,10 @@ from onepass.tasks.tag import Aggregation, Entity, tag
 
 
 class Tag(OfHead, kw_only=True):
-    """`texts`: a text, or a list of them; long ones are read in windows."""
+    """`texts`: a text, or a list of them; long ones are read in windows.  `aggregation`: null: what the model says."""
 
     texts: str | list[str]
-    aggregation: Aggregation = "simple"
+    aggregation: Aggregation | None = None
     ignore_labels: tuple[str, ...] = ("O",)
     window: int | None = None
     overlap: int | None = None
