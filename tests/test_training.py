@@ -16,7 +16,7 @@ from training.export import HEADS, export
 from training.model import SENTIMENTS, Mini, Shape, Trunk, parted
 from training.objectives import by_word
 from training.store import Layout, Ragged, Store
-from training.train import load_weights, main, nearest
+from training.train import UNMARKED, load_weights, main, nearest
 from training.vocabulary import trained
 
 WORDS = [first + second for first in ("ba", "do", "ki", "Lu", "me") for second in ("ra", "ten", "sil", "mog", "vep")]
@@ -56,7 +56,7 @@ def folder(tmp_path: Path, tokenizer: Tokenizer) -> Path:
         Ragged.of(texts, np.uint32),
         {
             name: np.arange(400, dtype=np.int32)
-            for name in ("passages", "short", "queries", "texts", "wordlist", "phrases", "unmarked")
+            for name in ("passages", "short", "queries", "texts", "wordlist", "phrases", *UNMARKED)
         },
         {
             "pairs.titles": numbers(3, 300),

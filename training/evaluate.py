@@ -181,9 +181,9 @@ class Evaluation:
             marked = [data.spans_of(one) for one in quality.few([one for one in held if one.source == name], self.most)]
             texts, right = [text for text, _ in marked], [spans for _, spans in marked]
             trivial = quality.names([looked_up.find(text) for text in texts], right)
-            by_words = quality.names(_names(self.encoder, texts, "average"), right)["f1"]
-            yield Row("entities", name, "f1 by words", by_words, None, {"looked up": trivial["f1"]})
-            for measure, value in quality.names(_names(self.encoder, texts, "simple"), right).items():
+            by_tokens = quality.names(_names(self.encoder, texts, "simple"), right)["f1"]
+            yield Row("entities", name, "f1 by tokens", by_tokens, None, {"looked up": trivial["f1"]})
+            for measure, value in quality.names(_names(self.encoder, texts), right).items():
                 floor = 0.70 if (name, measure) == ("wikigold", "f1") else trivial[measure]
                 yield Row("entities", name, measure, value, None, {"looked up": trivial[measure]}, floor)
 
@@ -275,7 +275,7 @@ def _matrix(encoder: Encoder, texts: list[str], vocabulary: int) -> Any:
     return csr_array((weights, ids, places), shape=(len(texts), vocabulary))
 
 
-def _names(encoder: Encoder, texts: list[str], aggregation: Aggregation) -> list[list[quality.Span]]:
+def _names(encoder: Encoder, texts: list[str], aggregation: Aggregation | None = None) -> list[list[quality.Span]]:
     found = encoder.tag(texts, aggregation=aggregation, head="entities")
     return [[(one.start, one.stop, one.label) for one in names] for names in found]
 

@@ -33,7 +33,7 @@ SIZE = 14_336  # words of the vocabulary
 SHARES = {"passages": 0.5, "short": 0.3, "general": 0.2}
 PHRASES = 80_000
 VARIANTS = 8  # of a sentence with names, with others in their places
-OWN = 12  # how much oftener a sentence is drawn with its own names: those in others' places fit badly
+OWN = 40  # how much oftener a sentence is drawn with its own names: those in others' places fit badly
 WEIGHTS = {"wikigold": 10, "crossner": 4, "btc": 2, "wnut17": 2, "sec-filings": 1, "presidio": 1}
 CAPITALS = 0.08  # of a text's words behind its first, so that it may have names
 SHORT = ("uci-amazon_cells", "uci-yelp", "uci-imdb", "vader-amazon")
@@ -283,13 +283,13 @@ class Gathered:
     def unmarked(self) -> None:
         """Texts that may have names which nobody marked."""
         capital = np.array([word[:1].isupper() and not word.isupper() for word in self.texts.words])
-        drawn = {row for name in ("short", "queries", "passages") for row in self.groups[name]}
         varied = set(self.tasks["entities"][:, 0].tolist())
-        self.groups["unmarked"] = sorted(
-            row
-            for row in drawn - varied
-            if len(words := self.texts.rows[row][1:]) > 3 and capital[words].mean() > CAPITALS
-        )
+        for name in ("short", "queries", "passages"):
+            self.groups[f"unmarked.{name}"] = sorted(
+                row
+                for row in set(self.groups[name]) - varied
+                if len(words := self.texts.rows[row][1:]) > 3 and capital[words].mean() > CAPITALS
+            )
 
     def lists(self, words: list[str], phrases: int) -> None:
         """Words of general English alone, and a few of them in random order."""

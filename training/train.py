@@ -41,7 +41,7 @@ FOCUS = ("entities", "late", "pairs", "answer", "nli", "sentiment", "toxicity", 
 PARTS = 4  # files of weights, each smaller than 16 MiB
 DISTILLED = {"passages": 0.5, "short": 0.2, "queries": 0.15, "texts": 0.1, "phrases": 0.05}
 MASKED = {"passages": 0.7, "short": 0.3}
-UNMARKED = {"unmarked": 1.0}
+UNMARKED = {"unmarked.short": 0.6, "unmarked.queries": 0.15, "unmarked.passages": 0.25}
 
 
 class Endless(IterableDataset[dict[str, Batch]]):
@@ -112,7 +112,7 @@ def focused(mixed: Mixed, name: str, store: Store, tokens: int) -> Mixed:
     }
     learned = {name: mixed.at_times[name][1]}
     if name == "entities" and "named" in mixed.at_times:
-        learned["named"] = mixed.at_times["named"][1]
+        learned["named"] = Distilled(store, UNMARKED, tokens // 3, (32, 64, 128), (0.4, 0.4, 0.2))
     return Mixed(learned, kept, 1, mixed.seed)
 
 
@@ -382,7 +382,9 @@ def main(given: list[str] | None = None) -> None:
     torch.backends.cuda.enable_cudnn_sdp(False)  # it plans each shape for a tenth of a second
     store = Store.load(options.folder)
     teacher = load_teacher(options.folder / "teacher.safetensors").to(options.device)
-    out: Path = options.folder / "tagger" if options.tagger else options.folder
+    out: Path = options.folder
+    if options.tagger:
+        out, options.first = out / "tagger", 0.0
     out.mkdir(exist_ok=True)
     learner = of_names(teacher, options) if options.tagger else of_all(teacher, store, options)
     training = Training(learner, options)
@@ -394,7 +396,10 @@ def main(given: list[str] | None = None) -> None:
 
 
 def of_names(teacher: Trunk, options: argparse.Namespace) -> Learner:
-    tagger = Tagger(teacher.requires_grad_(True)).to(options.device).train()
+    tagger = Tagger(teacher.requires_grad_(True))
+    if options.begin:
+        begin(tagger, load_weights(options.begin))
+    tagger.to(options.device).train()
     return Learner(cast(Mini, tagger), None, stage=2)  # it has what the objective `entities` reads
 
 
