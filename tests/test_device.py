@@ -224,6 +224,24 @@ async def test_one_row_alone_gets_all_cores_and_much_work_one_each(rig: Rig) -> 
     assert busiest.cores == 1
 
 
+async def test_after_requests_met_a_row_gets_one_core_for_a_while(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def cores_of_a_row() -> int:
+        await until(lambda: rig.device._busy == 0)
+        rig.seen.clear()
+        await rig.encoder.aembed(["the quick brown fox"])
+        return rig.seen[0].cores
+
+    rig.engine.gate.clear()
+    both = [asyncio.create_task(rig.encoder.aembed([[id]])) for id in (8, 9)]
+    await until(lambda: rig.device._busy == 2)
+    rig.engine.gate.set()
+    await asyncio.gather(*both)
+    monkeypatch.setattr("onepass.schedule.device.CALM", 600.0)
+    assert await cores_of_a_row() == 1
+    monkeypatch.setattr("onepass.schedule.device.CALM", 0.0)
+    assert await cores_of_a_row() == 2
+
+
 async def test_behind_ten_thousand_texts_a_query_waits_two_micro_batches(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,8 +1,8 @@
 """The cores or the GPU, and what runs there: lanes that take micro-batches from one scheduler and call engines.
 
-A lane is a thread that drives one core, or all of them when it has the only work there is. Where engines compute on a
-GPU a few lanes keep it busy, and the cores tokenise. Models register with the device, so ten models share the same
-lanes, queue and room.
+A lane is a thread that drives one core, or all of them when it has the only work there has been for a while. Where
+engines compute on a GPU a few lanes keep it busy, and the cores tokenise. Models register with the device, so ten models
+share the same lanes, queue and room.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import logging
+import math
 import os
 import sys
 import threading
@@ -36,6 +37,7 @@ log = logging.getLogger("onepass.device")
 
 QUEUE_TOKENS = 1_048_576
 SHARES = 2  # of what waits, for each core: so nobody's micro-batch takes longer than half of what waits takes anyway
+CALM = 0.05  # seconds since requests last met here, after which a micro-batch gets all cores
 NICENESS = 5  # of lanes, above that of the thread that starts them
 
 
@@ -111,6 +113,8 @@ class Device:
         self._queued = threading.Condition(self._lock)  # lanes wait for rows
         self._turns = threading.Condition(self._lock)  # tokenising threads wait for their turn
         self._busy = 0
+        self._latest = 0  # request of the micro-batch taken last
+        self._crowded = -math.inf  # when two requests last met
         self._ended = 0.0  # when a micro-batch was last done
         self._tokenizing = 0
         self._lanes: list[threading.Thread] = []
@@ -235,13 +239,24 @@ class Device:
         with self._lock:
             while not self._closed:
                 if rows := self._scheduler.next(self._budget(), time.monotonic(), self.place.window):
-                    alone = self._on_cores and not self._busy and not self._scheduler.rows
+                    alone = self._alone(rows)
                     self._busy += 1
                     if self._scheduler.rows:
                         self._queued.notify()
                     return rows, self.cores if alone else 1
                 self._queued.wait()
         return None
+
+    def _alone(self, rows: list[Row]) -> bool:
+        """Whether these rows, just taken, get all cores: nothing else runs or waits, and it has been so for a while.
+
+        Several cores spend more on a short text than one does, so while requests come close to each other each has one.
+        """
+        others, now = bool(self._busy or self._scheduler.rows), time.monotonic()
+        if rows[0].request != rows[-1].request or (others and rows[-1].request != self._latest):
+            self._crowded = now
+        self._latest = rows[-1].request
+        return self._on_cores and not others and now - self._crowded > CALM
 
     def _budget(self) -> int:
         """Tokens of the next micro-batch, for the slowest model: full where much waits, else a share of what does.
