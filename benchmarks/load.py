@@ -142,6 +142,8 @@ async def opened(plan: Plan, seen: Seen) -> float:
     running = set()
 
     async def one(due: float) -> None:
+        while idle and idle[0].transport.is_closing():  # by a server that waited long for a request
+            idle.popleft()
         connection = idle.popleft() if idle else await connect(plan)
         await note(connection, next(source), due, seen)
         idle.append(connection)
