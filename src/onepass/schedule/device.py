@@ -1,8 +1,8 @@
 """The cores or the GPU, and what runs there: lanes that take micro-batches from one scheduler and call engines.
 
 A lane is a thread that drives one core, or all of them when it has the only work there has been for a while. Where
-engines compute on a GPU a few lanes keep it busy, and the cores tokenise. Models register with the device, so ten models
-share the same lanes, queue and room.
+engines compute on a GPU a few lanes keep it busy, and the cores tokenise. Models register with the device, so ten
+models share the same lanes, queue and room.
 """
 
 from __future__ import annotations
