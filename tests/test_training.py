@@ -135,7 +135,6 @@ def test_a_head_can_be_learned_alone_from_labels_and_from_the_tagger(
     others = [{*line} - {"step", "seconds", "stage", "entities", "named"} for line in lines]
     assert all(len(other) == 1 for other in others)
     assert set.union(*others) == {"kept", "kept_answers", "masked"}
-    assert lines[0]["entities"] > lines[-1]["entities"]
     after = load_weights(folder / "weights")
     assert not torch.equal(before["entities.out.weight"], after["entities.out.weight"])
     assert not after["entities.otherwise"][0].any()  # the first set is as the head marks
