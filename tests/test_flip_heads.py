@@ -30,6 +30,7 @@ engines = pytest.mark.parametrize("engine", ENGINES)
 REASONS = {
     "kind": "says which tasks read the head, not what it computes",
     "pairs": "says which tasks read the head, too",
+    "aggregation": "says what a task makes of a tagger's tokens, not what is computed",
     "pad_id": "read by the pooling last_not_pad alone",
     "skip_prompt": "where a read names its tokens, or the last one counts, a prompt before them does not",
 }
