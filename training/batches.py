@@ -216,15 +216,15 @@ class Labelled:
         firsts = [self.store.texts[text] for text in rows[:, 0]]
         seconds = [self.store.texts[text] for text in rows[:, 1]] if rows.shape[1] == 3 else None
         given = self.layer.lay(firsts, case(random), longest, seconds)
-        return laid("text", hide(given, self.store.special["mask"], self.hidden, random)) | {
-            "label": rows[:, -1].astype(np.int64)
-        }
+        text = laid("text", hide(given, self.store.special["mask"], self.hidden, random))
+        return text | {"label": rows[:, -1].astype(np.int64)}
 
 
 @dataclass
 class Tagged:
-    """Texts with a tag for each token; -100 at special ones. partial: rows in which MISC was not looked for. sets:
-    which set a row is of. reader: "teacher_" for the teacher's tokens.
+    """Texts with a tag for each token; -100 at special ones. partial: rows in which MISC was not looked for.
+
+    reader: "teacher_" for the teacher's tokens.
     """
 
     store: Store
@@ -251,7 +251,7 @@ class Tagged:
         tags = np.append(np.concatenate([self.store.tags[number] for number in chosen]).astype(np.int64), -100)
         targets = tags[given.words]
         text = laid("text", hide(given, self.store.special[self.reader + "mask"], self.hidden, random))
-        return text | {"targets": targets, "partial": every[chosen, 1].astype(bool), "sets": every[chosen, 3]}
+        return text | {"targets": targets, "partial": every[chosen, 1].astype(bool)}
 
 
 @dataclass

@@ -82,7 +82,7 @@ def export(folder: Path, out: Path, stored: str = "int8", heads: tuple[str, ...]
     kept = {
         name.removeprefix("trunk."): tensor
         for name, tensor in parted(weights).items()
-        if name.split(".")[0] in ("trunk", *heads) and name != "entities.otherwise"
+        if name.split(".")[0] in ("trunk", *heads)
     }
     out.mkdir(parents=True, exist_ok=True)
     if stored == "int8":

@@ -16,7 +16,6 @@ TAGS = ("O", "PER", "ORG", "LOC", "MISC")
 SENTIMENTS = ("negative", "neutral", "positive")
 ENTAILMENTS = ("entailment", "neutral", "contradiction")
 TEMPERATURE = 0.05
-SETS = ("wikigold", "crossner", "btc", "wnut17", "sec-filings", "presidio")  # of names; the first is as we mark
 LATE = 128  # width of the vectors that rerank compares token by token
 
 
@@ -148,22 +147,6 @@ class TokenHead(nn.Module):
         return self.out(dropped(functional.gelu(self.hidden(dropped(states, dropout))), dropout)).float()
 
 
-class NameHead(TokenHead):
-    """Scores of each token for TAGS. Sets of names do not mark the same: what `others` of them mark otherwise than the
-    first is learned by a matrix each, which is not exported.
-    """
-
-    def __init__(self, width: int, hidden: int, others: int) -> None:
-        super().__init__(width, hidden, len(TAGS))
-        self.otherwise = nn.Parameter(torch.zeros(1 + others, hidden, len(TAGS)))
-
-    def of_sets(self, states: Tensor, sets: Tensor, dropout: float = 0.0) -> Tensor:
-        """sets [rows]: the number of the set that each row is of."""
-        hidden = dropped(functional.gelu(self.hidden(dropped(states, dropout))), dropout)
-        otherwise = self.otherwise * (torch.arange(len(self.otherwise), device=sets.device) > 0)[:, None, None]
-        return (self.out(hidden) + hidden @ otherwise[sets]).float()
-
-
 class WordHead(nn.Module):
     """Scores against the vocabulary: a layer, a norm, the trunk's own word table, a bias."""
 
@@ -189,7 +172,7 @@ class Mini(nn.Module):
         self.fill = WordHead(shape)
         self.sparse = WordHead(shape)
         self.rerank = nn.Linear(width, LATE)
-        self.entities = NameHead(width, hidden, len(SETS) - 1)
+        self.entities = TokenHead(width, hidden, len(TAGS))
         self.answer = TokenHead(width, hidden, 2)
         self.sentiment = RowHead(width, hidden, len(SENTIMENTS))
         self.toxicity = RowHead(width, hidden, 1)
@@ -230,4 +213,4 @@ class Tagger(nn.Module):
     def __init__(self, teacher: Trunk, hidden: int = 128) -> None:
         super().__init__()
         self.trunk = teacher
-        self.entities = NameHead(teacher.shape.hidden_size, hidden, len(SETS) - 1)
+        self.entities = TokenHead(teacher.shape.hidden_size, hidden, len(TAGS))

@@ -153,7 +153,7 @@ def nli(learner: Learner, batch: Given) -> Tensor:
 
 def entities(learner: Learner, batch: Given) -> Tensor:
     states, _ = learner.states(batch, "text", DROPOUT)
-    scores = learner.model.entities.of_sets(states, batch["sets"], DROPOUT).log_softmax(-1)
+    scores = learner.model.entities(states, DROPOUT).log_softmax(-1)
     # where MISC was not looked for, "O" may be it
     other = torch.logsumexp(scores[..., [0, -1]], -1)
     outside = torch.where(batch["partial"][:, None], other, scores[..., 0])

@@ -3,7 +3,7 @@
     python -m training.prepare ../shared/data out/mini
 
 Tasks' columns: "pairs.*" query, text, group; "sentiment", "sentiment.short", "toxicity" text, label; "nli",
-"nli.topics" first, second, label; "entities" text, partial, weight, set; "answers" question, context, first and last
+"nli.topics" first, second, label; "entities" text, partial, weight; "answers" question, context, first and last
 word of the answer in the context.
 """
 
@@ -25,7 +25,7 @@ from training.data.entities import TYPES, Tagged, entities, spans_of
 from training.data.labelled import intents, nli, sentiment, toxicity
 from training.data.pages import Pair, passages, section_pairs, title_pairs
 from training.data.pairs import disfl_pairs, medquad_pairs, nl2bash_pairs, rqe_pairs, tldr_pairs
-from training.model import SETS, TAGS
+from training.model import TAGS
 from training.store import Ints, Ragged, Store
 from training.vocabulary import by_rank, trained, untrained
 
@@ -246,9 +246,7 @@ class Gathered:
     def names(self, folder: Path) -> None:
         found = [(tagged(self.texts, one), one, often) for one, often in varied(list(entities(folder, "train")), 5)]
         kept = [(pair, one, often) for pair, one, often in found if pair is not None]
-        rows = [
-            (pair[0], one.partial, often * WEIGHTS[one.source], SETS.index(one.source)) for pair, one, often in kept
-        ]
+        rows = [(pair[0], one.partial, often * WEIGHTS[one.source]) for pair, one, often in kept]
         self.tasks["entities"] = np.array(rows, np.int32)
         self.tags = Ragged.of([pair[1] for pair, _, _ in kept], np.uint8)
         self.groups["short"] += [row[0] for row in rows]
