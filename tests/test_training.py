@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from onepass import Encoder
 from training.export import HEADS, export
 from training.model import SENTIMENTS, Mini, Shape, Trunk, parted
-from training.objectives import by_word
+from training.objectives import Learner, by_word, kept
 from training.store import Layout, Ragged, Store
 from training.train import UNMARKED, load_weights, main, nearest
 from training.vocabulary import trained
@@ -138,6 +138,24 @@ def test_a_head_can_be_learned_alone_from_labels_and_from_the_tagger(
     assert torch.equal(before["sparse.bias"], after["sparse.bias"])
 
 
+def test_what_a_head_said_holds_the_others_and_not_the_one_that_learns(folder: Path) -> None:
+    with pytest.raises(SystemExit, match="name their folder with --begin"):
+        main([str(folder), "--steps", "1", "--focus", "sentiment", *OPTIONS])
+    shape, generator = Shape(60, 384, 1, 12, 32), torch.Generator().manual_seed(0)
+    model, before = Mini(shape).eval(), Mini(shape).eval()
+    before.load_state_dict(model.state_dict())
+    batch = {
+        "text.ids": torch.randint(5, 60, (4, 16), generator=generator),
+        "text.lengths": torch.tensor([16, 9, 4, 12]),
+    }
+    with torch.no_grad():
+        same = [float(kept(Learner(model, None, before=before, focus=name), batch)) for name in (None, "sentiment")]
+        model.sentiment.out.bias[0] += 3
+        moved = [float(kept(Learner(model, None, before=before, focus=name), batch)) for name in (None, "sentiment")]
+    assert moved[0] > same[0]
+    assert moved[1] == same[1]
+
+
 def test_pairs_are_laid_out_as_the_tokenizer_writes_them(folder: Path, tokenizer: Tokenizer) -> None:
     store = Store.load(folder)
     rows = [store.texts[number] for number in range(20)]
@@ -156,8 +174,6 @@ def test_pairs_are_laid_out_as_the_tokenizer_writes_them(folder: Path, tokenizer
 
 
 def test_negatives_are_of_other_groups(folder: Path) -> None:
-    from training.objectives import Learner
-
     store = Store.load(folder)
     model = Mini(Shape(store.special["vocabulary"], 384, 1, 12, 32))
     near = nearest(Learner(model, None), store, "cpu", most=20)

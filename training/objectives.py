@@ -24,12 +24,13 @@ DROPOUT = 0.1
 @dataclass
 class Learner:
     """The model, its teachers (None where there is none): of vectors, of names, and the model as it was at the
-    beginning; how far training is, from 0 to 1, and its stage."""
+    beginning; which head alone learns; how far training is, from 0 to 1, and its stage."""
 
     model: Mini
     teacher: Trunk | None
     tagger: Tagger | None = None
     before: Mini | None = None
+    focus: str | None = None
     progress: float = 0.0
     stage: int = 1
 
@@ -175,37 +176,46 @@ def named(learner: Learner, batch: Given) -> Tensor:
 
 
 def kept(learner: Learner, batch: Given) -> Tensor:
-    """What the heads of rows said of a text at the beginning (Li and Hoiem 2016)."""
+    """What the heads said of a text at the beginning (Li and Hoiem 2016), but for the one that is to learn."""
     model, before = learner.model, learner.before
     assert before is not None
     states, lengths = learner.states(batch, "text")
     with torch.no_grad():
         old = before.trunk(batch["text.ids"], lengths)
     real = torch.arange(states.shape[1], device=states.device) < lengths[:, None]
-    loss = 8 * (1 - (model.vectors(states, lengths) * before.vectors(old, lengths)).sum(-1)).mean()
-    loss = loss + 4 * (1 - (model.late(states) * before.late(old)).sum(-1))[real].mean()
-    moods, toxic = before.sentiment(old, lengths).softmax(-1), before.toxicity(old, lengths).sigmoid()
-    loss = loss + functional.cross_entropy(model.sentiment(states, lengths), moods)
-    return loss + functional.binary_cross_entropy_with_logits(model.toxicity(states, lengths), toxic)
+    losses = {
+        "pairs": 8 * (1 - (model.vectors(states, lengths) * before.vectors(old, lengths)).sum(-1)).mean(),
+        "late": 4 * (1 - (model.late(states) * before.late(old)).sum(-1))[real].mean(),
+        "sentiment": functional.cross_entropy(
+            model.sentiment(states, lengths), before.sentiment(old, lengths).softmax(-1)
+        ),
+        "toxicity": functional.binary_cross_entropy_with_logits(
+            model.toxicity(states, lengths), before.toxicity(old, lengths).sigmoid()
+        ),
+    }
+    return torch.stack([loss for name, loss in losses.items() if name != learner.focus]).sum()
 
 
 def kept_answers(learner: Learner, batch: Given) -> Tensor:
     """Where the head of answers saw them begin and end at the beginning."""
     assert learner.before is not None
     states, lengths = learner.states(batch, "pair")
-    outside = (torch.arange(states.shape[1], device=states.device) >= lengths[:, None])[..., None]
     with torch.no_grad():
         old = learner.before.trunk(batch["pair.ids"], lengths, batch["pair.types"])
-        wanted = learner.before.answer(old).masked_fill(outside, -1e4).softmax(1)
-    return functional.cross_entropy(learner.model.answer(states).masked_fill(outside, -1e4), wanted)
+        wanted = ends(learner.before, old, lengths).softmax(1)
+    return functional.cross_entropy(ends(learner.model, states, lengths), wanted)
 
 
 def answer(learner: Learner, batch: Given) -> Tensor:
     states, lengths = learner.states(batch, "pair", DROPOUT)
-    outside = torch.arange(states.shape[1], device=states.device) >= lengths[:, None]
-    scores = learner.model.answer(states, DROPOUT).masked_fill(outside[..., None], -1e4)
-    starts, stops = scores.unbind(-1)
+    starts, stops = ends(learner.model, states, lengths, DROPOUT).unbind(-1)
     return 0.5 * (functional.cross_entropy(starts, batch["start"]) + functional.cross_entropy(stops, batch["stop"]))
+
+
+def ends(model: Mini, states: Tensor, lengths: Tensor, dropout: float = 0.0) -> Tensor:
+    """Scores of each token as an answer's first and last, [rows, longest, 2]; none behind a row's end."""
+    outside = torch.arange(states.shape[1], device=states.device) >= lengths[:, None]
+    return model.answer(states, dropout).masked_fill(outside[..., None], -1e4)
 
 
 OBJECTIVES: dict[str, Callable[[Learner, dict[str, Any]], Tensor]] = {

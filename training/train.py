@@ -98,8 +98,12 @@ def second_stage(store: Store, tokens: int, seed: int, near: Mapping[str, tuple[
         "masked": Masked(store, MASKED, third // 2),
     }
     if tagger:
-        at_times["named"] = 0.12, Distilled(store, UNMARKED, third // 2, (32, 64, 128), (0.4, 0.4, 0.2))
+        at_times["named"] = 0.12, unmarked(store, third // 2)
     return Mixed(always, at_times, 3, seed + 1)
+
+
+def unmarked(store: Store, tokens: int) -> Distilled:
+    return Distilled(store, UNMARKED, tokens, (32, 64, 128), (0.4, 0.4, 0.2))
 
 
 def focused(mixed: Mixed, name: str, store: Store, tokens: int) -> Mixed:
@@ -107,12 +111,13 @@ def focused(mixed: Mixed, name: str, store: Store, tokens: int) -> Mixed:
     few = tokens // 4
     kept: dict[str, tuple[float, Source]] = {
         "kept": (0.5, Read(store, DISTILLED, few)),
-        "kept_answers": (0.25, Answered(store, few)),
         "masked": (0.25, Masked(store, MASKED, few)),
     }
+    if name != "answer":
+        kept["kept_answers"] = 0.25, Answered(store, few)
     learned = {name: mixed.at_times[name][1]}
     if name == "entities" and "named" in mixed.at_times:
-        learned["named"] = Distilled(store, UNMARKED, tokens // 3, (32, 64, 128), (0.4, 0.4, 0.2))
+        learned["named"] = unmarked(store, tokens // 3)
     return Mixed(learned, kept, 1, mixed.seed)
 
 
@@ -377,6 +382,8 @@ def main(given: list[str] | None = None) -> None:
     options = parsed(given)
     if not options.steps and not options.seconds:
         sys.exit("say how long to train: --steps or --seconds")
+    if options.focus and not options.begin:
+        sys.exit("--focus goes on with weights that are there: name their folder with --begin")
     torch.manual_seed(options.seed)
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cuda.enable_cudnn_sdp(False)  # it plans each shape for a tenth of a second
@@ -416,7 +423,7 @@ def of_all(teacher: Trunk, store: Store, options: argparse.Namespace) -> Learner
     tagger = load_tagger(teacher, taught).to(options.device) if taught.exists() else None
     if options.device.startswith("cuda"):
         teacher = teacher.bfloat16()
-    return Learner(model.train(), teacher, tagger, before)
+    return Learner(model.train(), teacher, tagger, before, options.focus)
 
 
 def load_tagger(teacher: Trunk, folder: Path) -> Tagger:
