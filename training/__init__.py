@@ -4,5 +4,5 @@
 
 Its stages, each a command of its own: vocabulary.py (words -> WordPiece), prepare.py (texts and labels -> arrays),
 train.py (arrays and a teacher -> weights, resumable), export.py (weights -> checkpoint, int8), plot.py (losses),
-evaluate.py (held-out quality). Nothing in onepass imports this.
+evaluate.py (held-out quality), storage.py (what int8 costs). Nothing in onepass imports this.
 """

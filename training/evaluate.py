@@ -28,6 +28,7 @@ from training.data.pages import DOCUMENTATION, pages
 
 Array = NDArray[Any]
 DEFAULT = "onepass-mini-1"
+FEW, ALL = (200, 20), (700, 100)  # texts of a set, and queries that are reranked: of --quick, and else
 ANSWER_TOKENS = 60  # commands are longer than the default allows
 
 
@@ -325,7 +326,7 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--write", type=Path, help="a file for the figures, as JSON")
     options = parser.parse_args(given)
     began = time.monotonic()
-    most, queries = (200, 20) if options.quick else (700, 100)
+    most, queries = FEW if options.quick else ALL
     encoder = Encoder(options.model)
     evaluation = Evaluation(encoder, Encoder(teacher_path()), options.data, most, queries)
     print(f"{'task':<11} {'on':<14} {'measure':<12}   model teacher share  trivial")
