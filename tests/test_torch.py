@@ -25,7 +25,7 @@ from onepass.engines.batch import Output, PackedBatch, Read
 from onepass.engines.place import CPU, find_place, gpu
 from onepass.engines.torch import Torch
 from onepass.engines.torch_batch import Bucket, Layout, Upload
-from onepass.engines.torch_graphs import in_eighths, in_fours
+from onepass.engines.torch_graphs import HALVED_AFTER, SMALL_TOKENS, Met, bucket_of, in_eighths
 from onepass.engines.torch_heads import BLOCK, BLOCKS
 from onepass.errors import BadSetting, EngineFailure, MissingExtra
 from onepass.model.checkpoint import load_checkpoint
@@ -225,12 +225,52 @@ def test_a_graph_gives_what_launches_give(name: str, dtype: str) -> None:
     assert engine.info()["graphs"] == 2
 
 
+@pytest.mark.skipif(not CUDA, reason="CUDA graphs need a CUDA device")
+def test_large_batches_are_graphs_too_and_all_give_their_memory_back() -> None:
+    model = build(Shape(vocab=40))
+    engine = Torch(model.spec, HEADS_OF_STATES, model.weights, "bfloat16", device="cuda")
+    batch = batch_of([60, 9, 33] * 60, vocab=30)
+    launched, *graphs = [engine.run(batch, [read_all(batch, "tokens")])[0].values for _ in range(4)]
+    assert engine.info()["graphs"] == 1
+    engine._forget()
+    assert engine.info()["graphs"] == 0
+    again = engine.run(batch, [read_all(batch, "tokens")])[0].values
+    assert all(worst(values, launched) < 1e-5 for values in (*graphs, again))
+
+
 def test_sizes_of_buckets() -> None:
     for n in range(1, 5000):
         assert n <= in_eighths(n) <= max(n * 9 / 8, n + 7)
         assert in_eighths(in_eighths(n)) == in_eighths(n)
-        assert n <= in_fours(n, 1) < 4 * n
+        small, large = bucket_of(SMALL_TOKENS, n, n), bucket_of(SMALL_TOKENS + 1, n, n)
+        assert n <= small.rows < 4 * n
+        assert n <= large.rows < 2 * n
+        assert n <= small.longest < max(4 * n, 33)
+        assert n <= large.longest < max(2 * n, 33)
     assert len({in_eighths(n) for n in range(1, 4097)}) < 64
+
+
+def test_a_bucket_takes_anothers_place_only_when_it_is_met_more_often() -> None:
+    met, often, seldom, new = Met(), Bucket(8, 1, 32), Bucket(16, 1, 32), Bucket(24, 1, 32)
+    for bucket in (often, often, often, seldom, seldom, new):
+        met.count(bucket)
+    assert met.deserves(seldom, [often], 2)
+    assert not met.deserves(new, [], 2)  # once only
+    met.count(new)
+    assert met.least([often, seldom]) == seldom
+    assert not met.deserves(new, [often, seldom], 2)  # as often
+    met.count(new)
+    assert met.deserves(new, [often, seldom], 2)
+
+
+def test_what_was_met_long_ago_counts_less() -> None:
+    met, before, now = Met(), Bucket(8, 1, 32), Bucket(16, 1, 32)
+    for _ in range(HALVED_AFTER):
+        met.count(before)
+    assert not met.deserves(now, [before], 1)
+    for _ in range(2 * HALVED_AFTER):
+        met.count(now)
+    assert met.deserves(now, [before], 1)
 
 
 # Threads

@@ -42,6 +42,11 @@ class PackedBatch:
     def tokens(self) -> int:
         return len(self.ids)
 
+    @property
+    def lengths(self) -> Ints:
+        """int32 [rows]."""
+        return self.offsets[1:] - self.offsets[:-1]
+
 
 @dataclass(frozen=True, slots=True)
 class Read:

@@ -45,7 +45,7 @@ class PositionTables:
         """
         if not self._rotary and not self._biases:
             return [], []
-        lengths = np.maximum(np.diff(batch.offsets), 1)
+        lengths = np.maximum(batch.lengths, 1)
         longest = int(lengths.max(initial=longest))
         return [table.of(lengths, longest) for table in self._rotary], [bias.of(longest - 1) for bias in self._biases]
 

@@ -18,7 +18,7 @@ from onepass.engines.position_tables import PositionTables, Rotary
 from onepass.engines.refuse import meaningless, not_run, refuse
 from onepass.engines.torch_batch import Download, Layout, Upload, as_tensor, check_batch
 from onepass.engines.torch_graphs import Graphs
-from onepass.engines.torch_heads import Heads, similarity
+from onepass.engines.torch_heads import Finished, Heads, similarity
 from onepass.engines.torch_memory import halves, merged, reads_of, rows_of
 from onepass.engines.torch_reads import plan
 from onepass.engines.torch_trunk import Trunk
@@ -130,18 +130,18 @@ class Torch:
         return merged(reads, parts, outputs)
 
     def _forget(self) -> None:
-        """Give what torch keeps for later back to the device."""
+        """Give what is kept for later back to the device."""
+        if self._graphs is not None:
+            self._graphs.clear()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def _computed(self, batch: PackedBatch, reads: Sequence[Read]) -> list[Output]:
+        """What is read is planned while the device computes what it is read from."""
         bucket = None if self._graphs is None else self._graphs.bucket(batch)
         upload = Upload()
         rotaries, biases = self._tables.of(batch, 1 if bucket is None else bucket.longest)
         layout = Layout(self._spec, batch, [starts for _, _, starts in rotaries], upload, bucket)
-        plans = [plan(self._heads.specs[read.head], read, batch, upload) for read in reads]
-        for one in plans:
-            self._heads.check(one)
         with torch.inference_mode(), self._on_stream():
             tables = self._tables_on_device(rotaries, biases)
             with contextlib.nullcontext() if self._graphs is None or bucket is None else self._graphs.lock:
@@ -149,11 +149,19 @@ class Torch:
                 if self._graphs is None or bucket is None:
                     states = self._trunk.run(layout.rows(sent, *tables))
                 else:
-                    states = self._graphs.states(bucket, sent[layout.whole], lambda held: layout.rows(held, *tables))
-                finished = [self._heads.run(one, states[: batch.tokens], sent) for one in plans]
+                    states = self._graphs.states(bucket, sent, lambda held: layout.rows(held, *tables))
+                finished = self._read(batch, reads, states[: batch.tokens])
                 download = Download([tensor for tensors, _ in finished for tensor in tensors], patient=bucket is None)
             landed = iter(download.arrays())
         return [output([next(landed) for _ in tensors]) for tensors, output in finished]
+
+    def _read(self, batch: PackedBatch, reads: Sequence[Read], states: Tensor) -> list[Finished]:
+        upload = Upload()
+        plans = [plan(self._heads.specs[read.head], read, batch, upload) for read in reads]
+        for one in plans:
+            self._heads.check(one)
+        sent = upload.send(self.device)
+        return [self._heads.run(one, states, sent) for one in plans]
 
     def max_similarity(self, query: Floats, documents: Floats, offsets: Ints, cores: int = 1) -> Floats:
         """In float32, whatever the dtype."""

@@ -17,7 +17,6 @@ from onepass.errors import EngineFailure
 from onepass.model.spec import EmbedSpec, EncoderSpec, PositionSpec
 
 T = TypeVar("T")
-FILLING = np.zeros(3, np.int32)
 
 
 class Upload:
@@ -27,20 +26,23 @@ class Upload:
     """
 
     def __init__(self) -> None:
-        self._arrays: list[Ints] = []
+        self._parts: list[tuple[int, int, NDArray[np.integer], int]] = []
         self.size = 0
 
-    def add(self, array: NDArray[np.integer]) -> slice:
-        """Where the array will be in what `send` gives."""
-        begin = self.size
-        self._arrays += [array.astype(np.int32, copy=False).reshape(-1), FILLING[: -array.size % 4]]
-        self.size += array.size + -array.size % 4
-        return slice(begin, begin + array.size)
+    def add(self, array: NDArray[np.integer], size: int | None = None, filling: int = 0) -> slice:
+        """Where the array will be in what `send` gives.  size: how long it shall be, the rest being `filling`."""
+        begin, size = self.size, array.size if size is None else size
+        self.size += size + -size % 4
+        self._parts.append((begin, self.size, array.reshape(-1), filling))
+        return slice(begin, begin + size)
 
     def send(self, device: torch.device) -> Tensor:
         cuda = device.type == "cuda"
         staged = torch.empty(self.size, dtype=torch.int32, pin_memory=cuda)
-        np.concatenate([*self._arrays, np.zeros(0, np.int32)], out=staged.numpy())
+        whole = staged.numpy()
+        for begin, end, array, filling in self._parts:
+            whole[begin : begin + array.size] = array
+            whole[begin + array.size : end] = filling
         return staged.to(device, non_blocking=cuda)
 
 
@@ -151,33 +153,27 @@ class Layout:
     def __init__(
         self, spec: EncoderSpec, batch: PackedBatch, starts: Sequence[Ints], upload: Upload, bucket: Bucket | None
     ) -> None:
-        lengths = np.diff(batch.offsets)
+        lengths = batch.lengths
         self.batch = batch
         self.bucket = bucket
         self.longest = int(lengths.max()) if bucket is None else bucket.longest
         self.all_visible = bool((batch.visible == lengths).all())
         tokens, rows = (batch.tokens, batch.rows) if bucket is None else (bucket.tokens, bucket.rows)
         places = token_places(batch)
-        begin = upload.size
-
-        def add(array: Ints, size: int, filling: int = 0) -> slice:
-            whole = np.full(size, filling, np.int32)
-            whole[: len(array)] = array
-            return upload.add(whole)
-
-        self.ids = add(batch.ids, tokens)
-        self.types = add(batch.types, tokens) if spec.embed.types else self.ids
-        self.positions = add(position_rows(spec.embed, batch, places), tokens) if spec.embed.positions else self.ids
-        self.places = add(places, tokens)
+        self.ids = upload.add(batch.ids, tokens)
+        self.types = upload.add(batch.types, tokens) if spec.embed.types else self.ids
+        self.positions = self.ids
+        if spec.embed.positions:
+            self.positions = upload.add(position_rows(spec.embed, batch, places), tokens)
+        self.places = upload.add(places, tokens)
         beside = spec.conv is not None or spec.embed.ngram != 1
-        self.left = add(np.repeat(lengths, lengths) - 1 - places, tokens) if beside else self.ids
+        self.left = upload.add(np.repeat(lengths, lengths) - 1 - places, tokens) if beside else self.ids
         # most ropes have one table, which begins with the row
         self.starts = [
-            add(places + np.repeat(start, lengths), tokens) if start.any() else self.places for start in starts
+            upload.add(places + np.repeat(start, lengths), tokens) if start.any() else self.places for start in starts
         ]
-        self.offsets = add(batch.offsets, rows + 1, batch.tokens)
-        self.visible = add(batch.visible, rows)
-        self.whole = slice(begin, upload.size)
+        self.offsets = upload.add(batch.offsets, rows + 1, batch.tokens)
+        self.visible = upload.add(batch.visible, rows)
 
     def rows(self, sent: Tensor, tables: Sequence[tuple[Tensor, Tensor]], biases: Sequence[Tensor]) -> Rows:
         """sent: what `Upload.send` gave."""
@@ -238,11 +234,11 @@ def position_rows(embed: EmbedSpec, batch: PackedBatch, places: Ints) -> Ints:
 def _after_pad(spec: PositionSpec, batch: PackedBatch) -> Ints:
     real = batch.ids != spec.start
     counted = np.concatenate([[0], np.cumsum(real)])
-    before = np.repeat(counted[batch.offsets[:-1]], np.diff(batch.offsets))
+    before = np.repeat(counted[batch.offsets[:-1]], batch.lengths)
     return np.where(real, counted[1:] - before + spec.start, spec.start).astype(np.int32)
 
 
 def token_places(batch: PackedBatch) -> Ints:
     """int32 [tokens]: each token's place in its row."""
-    begins = np.repeat(batch.offsets[:-1], np.diff(batch.offsets))
+    begins = np.repeat(batch.offsets[:-1], batch.lengths)
     return np.arange(batch.tokens, dtype=np.int32) - begins

@@ -1,16 +1,17 @@
-"""CUDA graphs of the trunk for small batches, which the host would launch more slowly than the GPU runs them.
+"""CUDA graphs of the trunk: the host hands a batch over at once instead of kernel by kernel.
 
-A graph belongs to a bucket of sizes. A batch is filled up to it with tokens of no row and rows of no tokens, which
-attention never reads; their states are not read either. All graphs share one pool of memory and one place for states,
-because they run one after another on the engine's stream.
+To launch kernels takes the host some 5 ms a batch, and it needs the interpreter for them, which tokenising threads want
+at the same time. A graph belongs to a bucket of sizes. A batch is filled up to it with tokens of no row and rows of no
+tokens, which attention never reads; their states are not read either. All graphs share one pool of memory and places
+for states, because they run one after another on the engine's stream.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
@@ -21,9 +22,11 @@ from onepass.engines.torch_batch import Bucket, Rows
 
 log = logging.getLogger("onepass.torch")
 
-MOST_TOKENS = 4096  # beyond, the GPU takes longer than the host
+MOST_TOKENS = 32_768  # of the largest micro-batch
+SMALL_TOKENS = 4096  # up to here rows that are not there cost attention next to nothing
 MOST_GRAPHS = 64
-SEEN = 2  # a bucket that was met so often gets a graph
+SEEN = 2  # a bucket that was met so often gets a graph, if there are fewer or one of those there was met less often
+HALVED_AFTER = 1024  # batches, after which what was met before counts half
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +44,12 @@ class Graphs:
     def __init__(self, run: Callable[[Rows], Tensor], width: int, device: torch.device) -> None:
         self.lock = threading.Lock()
         self._run = run
-        self._states = torch.empty((MOST_TOKENS, width), dtype=torch.float32, device=device)
+        self._width, self._device = width, device
+        self._places: dict[int, Tensor] = {}
         self._pool = torch.cuda.graph_pool_handle()
         self._aside = torch.cuda.Stream(device)  # others enqueue on the engine's stream while this one captures
-        self._met: Counter[Bucket] = Counter()
-        self._captured: OrderedDict[Bucket, _Captured] = OrderedDict()
+        self._met = Met()
+        self._captured: dict[Bucket, _Captured] = {}
         self._broken = False
 
     def __len__(self) -> int:
@@ -55,15 +59,14 @@ class Graphs:
         """The bucket of a batch, or None for one that is not to be run as a graph."""
         if self._broken or batch.tokens > MOST_TOKENS:
             return None
-        lengths = batch.offsets[1:] - batch.offsets[:-1]
+        lengths = batch.lengths
         if (batch.visible != lengths).any():
             return None
-        found = Bucket(in_eighths(batch.tokens), in_fours(batch.rows, 1), in_fours(int(lengths.max()), 32))
-        if found not in self._captured:
-            self._met[found] += 1
-            if self._met[found] < SEEN:
-                return None
-        return found
+        found = bucket_of(batch.tokens, batch.rows, int(lengths.max()))
+        self._met.count(found)
+        if found in self._captured or self._met.deserves(found, list(self._captured), MOST_GRAPHS):
+            return found
+        return None
 
     def states(self, bucket: Bucket, sent: Tensor, rows: Callable[[Tensor], Rows]) -> Tensor:
         """float32 [bucket.tokens, width], to be read before the next graph runs.
@@ -73,21 +76,36 @@ class Graphs:
         if bucket not in self._captured and not self._capture(bucket, sent, rows):
             return self._run(rows(sent))
         captured = self._captured[bucket]
-        self._captured.move_to_end(bucket)
         captured.inputs.copy_(sent)
         captured.graph.replay()
-        return self._states[: bucket.tokens]
+        return self._place(bucket)
+
+    def clear(self) -> None:
+        """Give the memory of all graphs back; those still wanted are captured again."""
+        with self.lock:
+            torch.cuda.synchronize(self._device)
+            self._captured.clear()
+            self._places.clear()
+            self._pool = torch.cuda.graph_pool_handle()
+
+    def _place(self, bucket: Bucket) -> Tensor:
+        """Where a graph leaves its states: one array for all buckets of up to so many tokens, a power of two."""
+        size = max(SMALL_TOKENS, 1 << (bucket.tokens - 1).bit_length())
+        if size not in self._places:
+            self._places[size] = torch.empty((size, self._width), dtype=torch.float32, device=self._device)
+        return self._places[size][: bucket.tokens]
 
     def _capture(self, bucket: Bucket, sent: Tensor, rows: Callable[[Tensor], Rows]) -> bool:
-        while len(self._captured) >= MOST_GRAPHS:
+        if len(self._captured) >= MOST_GRAPHS:
             torch.cuda.current_stream().synchronize()
-            self._captured.popitem(last=False)
-        inputs = sent.clone()
-        self._run(rows(inputs))  # compiles kernels and sends tables, which a capture cannot
-        graph, held = torch.cuda.CUDAGraph(), rows(inputs)
+            del self._captured[self._met.least(self._captured)]
+        graph = torch.cuda.CUDAGraph()
         try:
+            inputs, states = sent.clone(), self._place(bucket)
+            self._run(rows(inputs))  # compiles kernels and sends tables, which a capture cannot
+            held = rows(inputs)
             with torch.cuda.graph(graph, pool=self._pool, stream=self._aside, capture_error_mode="thread_local"):
-                self._states[: bucket.tokens].copy_(self._run(held))
+                states.copy_(self._run(held))
         except torch.OutOfMemoryError:
             return False
         except RuntimeError as error:
@@ -98,14 +116,48 @@ class Graphs:
         return True
 
 
+class Met:
+    """How often each bucket was met, lately more than before."""
+
+    def __init__(self) -> None:
+        self._times: Counter[Bucket] = Counter()
+        self._batches = 0
+
+    def count(self, bucket: Bucket) -> None:
+        self._times[bucket] += 1
+        self._batches += 1
+        if self._batches % HALVED_AFTER == 0:
+            self._times = Counter({one: times // 2 for one, times in self._times.items() if times > 1})
+
+    def deserves(self, bucket: Bucket, held: Collection[Bucket], most: int) -> bool:
+        """Whether to capture it: where there is no more room only for one that is met more often than another.
+
+        Else ever new sizes would have the host capture all the time, which takes longer than to launch.
+        """
+        times = self._times[bucket]
+        return times >= SEEN and (len(held) < most or times > self._times[self.least(held)])
+
+    def least(self, held: Collection[Bucket]) -> Bucket:
+        return min(held, key=lambda bucket: self._times[bucket])
+
+
+def bucket_of(tokens: int, rows: int, longest: int) -> Bucket:
+    """Tokens up by an eighth at most; rows and the longest by four at most in small batches, by two in large ones.
+
+    What is not there costs attention a block of threads that ends at once.
+    """
+    power = 4 if tokens <= SMALL_TOKENS else 2
+    return Bucket(in_eighths(tokens), in_powers(rows, power, 1), in_powers(longest, power, 32))
+
+
 def in_eighths(n: int) -> int:
     """n rounded up to an eighth of its power of two, to 8 at least: at most an eighth more."""
     step = max(8, (1 << (n - 1).bit_length()) // 16)
     return -(-n // step) * step
 
 
-def in_fours(n: int, least: int) -> int:
-    """n rounded up to `least` times a power of four: what is not there costs attention next to nothing."""
+def in_powers(n: int, power: int, least: int) -> int:
+    """n rounded up to `least` times a power of `power`."""
     while least < n:
-        least *= 4
+        least *= power
     return least

@@ -46,7 +46,7 @@ def _read_of(read: Read, batch: PackedBatch, part: slice) -> Read:
         changes["skip"] = read.skip[mine]
     bounds = read.offsets
     if bounds is None and read.targets is not None:  # one target for each token
-        bounds = np.concatenate([[0], np.cumsum(np.diff(batch.offsets)[read.rows])])
+        bounds = np.concatenate([[0], np.cumsum(batch.lengths[read.rows])])
     if bounds is not None:
         chosen = np.concatenate([np.arange(bounds[index], bounds[index + 1]) for index in mine] or [mine])
         if read.offsets is not None:
