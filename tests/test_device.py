@@ -131,9 +131,47 @@ def test_a_micro_batch_is_a_share_of_what_waits(waiting: int, busy: int) -> None
         assert tokens >= min(100, waiting / 4)
 
 
+def test_who_blocks_for_one_micro_batch_runs_it_in_its_own_thread(rig: Rig) -> None:
+    threads: list[str] = []
+    rig.device.observers.append(lambda _: threads.append(threading.current_thread().name))
+    here = rig.encoder.embed("fox")
+    assert threads == [threading.current_thread().name]
+    assert rig.seen[-1].cores == 2
+    assert not rig.device._lanes
+    many = rig.encoder.embed(["fox"] * 64)
+    assert {name.rstrip("01") for name in threads[1:]} == {"onepass-lane-"}
+    assert np.array_equal(here, many[0])
+    assert np.array_equal(here, asyncio.run(rig.encoder.aembed("fox")))
+    assert rig.device.admission.reserved == 0
+
+
+async def test_who_blocks_while_others_compute_waits_with_them(rig: Rig) -> None:
+    rig.engine.gate.clear()
+    plug = asyncio.create_task(rig.encoder.aembed([[9]]))
+    await until(lambda: rig.device._busy == 1)
+    blocking = asyncio.create_task(asyncio.to_thread(rig.encoder.embed, "fox"))
+    await until(lambda: rig.device._busy == 2)
+    assert len(rig.device._lanes) == 2
+    rig.engine.gate.set()
+    await asyncio.gather(plug, blocking)
+
+
+def test_an_interrupt_in_the_callers_own_run_leaves_nothing_behind(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> list[Output]:
+        raise KeyboardInterrupt
+
+    expected = rig.encoder.embed("fox")
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.engine, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            rig.encoder.embed("fox")
+    assert (rig.device._busy, rig.device.queued_rows, rig.device.admission.reserved) == (0, 0, 0)
+    assert np.array_equal(rig.encoder.embed("fox"), expected)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have a niceness of their own on Linux only")
-def test_lanes_are_nicer_than_the_thread_that_serves(rig: Rig) -> None:
-    rig.encoder.embed(["fox"])
+async def test_lanes_are_nicer_than_the_thread_that_serves(rig: Rig) -> None:
+    await rig.encoder.aembed(["fox"])
     own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     lanes = [os.getpriority(os.PRIO_PROCESS, lane.native_id or 0) for lane in rig.device._lanes]
     assert lanes == [min(own + 5, 19)] * 2
@@ -232,8 +270,10 @@ async def test_after_requests_met_a_row_gets_one_core_for_a_while(rig: Rig, monk
         return rig.seen[0].cores
 
     rig.engine.gate.clear()
-    both = [asyncio.create_task(rig.encoder.aembed([[id]])) for id in (8, 9)]
-    await until(lambda: rig.device._busy == 2)
+    both = []
+    for busy in (1, 2):
+        both.append(asyncio.create_task(rig.encoder.aembed([[9]])))
+        await until(lambda busy=busy: rig.device._busy == busy)
     rig.engine.gate.set()
     await asyncio.gather(*both)
     monkeypatch.setattr("onepass.schedule.device.CALM", 600.0)

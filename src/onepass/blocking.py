@@ -30,6 +30,11 @@ def wait(coroutine: Coroutine[Any, Any, T]) -> T:
         raise
 
 
+def is_own(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether it is this thread's, on which nothing runs but what `wait` waits for."""
+    return _own.has(loop)
+
+
 def _run(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
     task = loop.create_task(coroutine)
     try:
@@ -64,6 +69,9 @@ class _Own(threading.local):
         if not self.loops or self.loops[-1].process != os.getpid():
             self.loops.append(_Loop())
         return self.loops[-1].loop
+
+    def has(self, loop: asyncio.AbstractEventLoop) -> bool:
+        return bool(self.loops) and self.loops[-1].loop is loop
 
 
 _own = _Own()

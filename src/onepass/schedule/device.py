@@ -179,16 +179,29 @@ class Device:
     def detach(self, request: int) -> None:
         self._sinks.pop(request, None)
 
-    def submit(self, flow: Flow, rows: Sequence[Row]) -> None:
-        """Queue rows of one model and request, which has a sink attached. Raises Cancelled once closed."""
+    def submit(self, flow: Flow, rows: Sequence[Row], *, here: bool = False) -> None:
+        """Queue rows of one model and request, which has a sink attached. Raises Cancelled once closed.
+
+        here: the calling thread has nothing else to do. It runs rows that are one micro-batch itself where nothing else
+        runs or waits, which takes two threads less to wake; they are delivered when this returns.
+        """
         with self._lock:
             if self._closed or rows[0].model not in self._costs:
                 raise Cancelled("the encoder was closed")
-            if not self._lanes:
-                self._start()
             rate = self.parallel * self._costs[rows[0].model].tokens_per_second
             self._scheduler.add(flow, rows, time.monotonic(), rate)
-            self._queued.notify(len(rows) if self._on_cores else 1)
+            work = self._next() if here and self._one_micro_batch(rows) else None
+            if work is None:
+                if not self._lanes:
+                    self._start()
+                self._queued.notify(len(rows) if self._on_cores else 1)
+        if work is not None:
+            self._work(*work)
+
+    def _one_micro_batch(self, rows: Sequence[Row]) -> bool:
+        """Whether these rows, just queued, are all there is to do, and little enough for one micro-batch."""
+        alone = not self._busy and self._scheduler.rows == len(rows)
+        return alone and self._scheduler.tokens <= self._budget()
 
     def leave(self, flow: Flow) -> None:
         """Drop what a request still has queued, and give its room back."""
@@ -226,26 +239,35 @@ class Device:
     def _lane(self) -> None:
         _step_back()
         while work := self._take():
-            rows, cores = work
-            try:
-                self._run(rows, cores)
-            finally:
-                with self._turns:
-                    self._busy -= 1
-                    self._turns.notify_all()
+            self._work(*work)
 
     def _take(self) -> tuple[list[Row], int] | None:
-        """Wait for a micro-batch and decide how many cores it gets: all, if it is the only work. None once closed."""
+        """Wait for a micro-batch. None once closed."""
         with self._lock:
             while not self._closed:
-                if rows := self._scheduler.next(self._budget(), time.monotonic(), self.place.window):
-                    alone = self._alone(rows)
-                    self._busy += 1
+                if work := self._next():
                     if self._scheduler.rows:
                         self._queued.notify()
-                    return rows, self.cores if alone else 1
+                    return work
                 self._queued.wait()
         return None
+
+    def _next(self) -> tuple[list[Row], int] | None:
+        """A micro-batch, from here on busy, and how many cores it gets: all, if it is the only work."""
+        rows = self._scheduler.next(self._budget(), time.monotonic(), self.place.window)
+        if not rows:
+            return None
+        alone = self._alone(rows)
+        self._busy += 1
+        return rows, self.cores if alone else 1
+
+    def _work(self, rows: list[Row], cores: int) -> None:
+        try:
+            self._run(rows, cores)
+        finally:
+            with self._turns:
+                self._busy -= 1
+                self._turns.notify_all()
 
     def _alone(self, rows: list[Row]) -> bool:
         """Whether these rows, just taken, get all cores: nothing else runs or waits, and it has been so for a while.
@@ -271,21 +293,28 @@ class Device:
         if waiting <= small:
             return small
         share = max(small, -(-waiting // (SHARES * self.cores)))
-        return min(full, share, -(-waiting // (self.cores - self._busy)))
+        return min(full, share, -(-waiting // max(1, self.cores - self._busy)))
 
     def _run(self, rows: list[Row], cores: int) -> None:
         started = time.monotonic()
         try:
-            results = self._compute(rows, cores, started)
-        except Exception as error:
-            log.warning("a micro-batch of %d rows failed, running its rows one by one: %s", len(rows), error)
-            results = [self._compute_alone(row, cores) for row in rows]
+            results = self._results(rows, cores, started)
+        except BaseException:  # Ctrl-C in a caller's thread
+            self.admission.release(sum(map(len, rows)))
+            raise
         self._deliver(results)
         ended = time.monotonic()
         if not self._on_cores:  # it waited for the one before
             started, self._ended = max(started, self._ended), ended
         if cores == 1 and (cost := self._costs.get(rows[0].model)):  # packing and handing out included
             cost.observe([len(row) for row in rows], ended - started)
+
+    def _results(self, rows: list[Row], cores: int, started: float) -> list[Result]:
+        try:
+            return self._compute(rows, cores, started)
+        except Exception as error:
+            log.warning("a micro-batch of %d rows failed, running its rows one by one: %s", len(rows), error)
+            return [self._compute_alone(row, cores) for row in rows]
 
     def _compute(self, rows: list[Row], cores: int, started: float) -> list[Result]:
         try:
@@ -321,7 +350,7 @@ class Device:
             observer(seen)
 
     def _deliver(self, results: list[Result]) -> None:
-        """Give the rows' room back and wake each event loop once, whatever the number of requests."""
+        """Give the rows' room back and tell each event loop once, whatever the number of requests."""
         self.admission.release(sum(len(result.row) for result in results))
         by_sink: dict[int, list[Result]] = {}
         for result in results:
@@ -330,9 +359,21 @@ class Device:
         for request, mine in by_sink.items():
             if sink := self._sinks.get(request):
                 by_loop.setdefault(sink.loop, []).append((sink, mine))
+        here = _running_loop()
         for loop, deliveries in by_loop.items():
+            if loop is here:
+                _hand_out(deliveries)
+                continue
             with suppress(RuntimeError):  # the loop was closed: nobody waits
                 loop.call_soon_threadsafe(_hand_out, deliveries)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """This thread's: lanes have none."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _finite(outputs: Sequence[Output | RowOutput]) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from onepass.blocking import is_own
 from onepass.engines.batch import Floats, RowOutput
 from onepass.errors import Cancelled, EmptyInput
 from onepass.model.checkpoint import Checkpoint
@@ -191,12 +192,14 @@ class _Run:
         self.expected: int | None = None  # rows in all, once all are sent
         self.inputs = self.sent = 0  # items and rows so far
         self.last_cut = -1
+        self.blocks = False
         self.first_sent = self.first_started = 0.0
         self.inference_before = self.usage.inference
         self.done: asyncio.Future[None] = self.loop.create_future()
 
     async def all(self, inputs: Iterable[Input]) -> None:
         device = self.served.device
+        self.blocks = is_own(self.loop) and isinstance(inputs, list) and len(inputs) <= CHUNK_ITEMS
         device.attach(self.request, self)
         try:
             if not self.wait:
@@ -256,7 +259,7 @@ class _Run:
         self.held -= room
         self.first_sent = self.first_sent or time.monotonic()
         self._count(chunk, [one for one, _ in encoded])
-        device.submit(self.flow, rows)
+        device.submit(self.flow, rows, here=self.blocks)
 
     def _count(self, chunk: list[Input], rows: list[Encoded]) -> None:
         lengths = [len(row.ids) for row in rows]
