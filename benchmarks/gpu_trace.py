@@ -26,6 +26,7 @@ from torch.profiler import ProfilerActivity, profile
 from onepass import Encoder
 
 SWITCH_SECONDS, COLLECT_AFTER = 0.001, (20_000, 20, 20)  # of server/serve.py
+WARM = 8  # requests of each client before
 DEVICE_WORK = {"kernel", "gpu_memcpy", "gpu_memset"}
 Span = tuple[float, float]
 
@@ -33,7 +34,7 @@ Span = tuple[float, float]
 def traced(encoder: Encoder, query: str, documents: list[str], folder: Path, *, requests: int, at_once: int) -> Any:
     """(facts, the spans in which the device was busy, in seconds from its first work on, one behind the other)."""
     with as_in_a_server():
-        asyncio.run(stream(encoder, query, documents, max(2, at_once), at_once))  # warm
+        asyncio.run(stream(encoder, query, documents, WARM * at_once, at_once))  # graphs of the usual sizes, too
         started = time.perf_counter()
         asyncio.run(stream(encoder, query, documents, 1, 1))
         apart = (time.perf_counter() - started) / at_once

@@ -107,11 +107,14 @@ ATTENTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("width", [1, 37, 200])
-@pytest.mark.parametrize("how", ["sum", "max"])
+@pytest.mark.parametrize("how", ["sum", "max", "mean", "mean_sqrt"])
 def test_segments(how: str, width: int) -> None:
     x = drawn(130, width)
     bounds = torch.tensor([0, 1, 3, 70, 130], dtype=torch.int32, device=DEVICE)
-    expected = torch.segment_reduce(x, how, offsets=bounds.long(), axis=0, unsafe=True)
+    kind, root = how.partition("_")[::2]
+    expected = torch.segment_reduce(x, kind, offsets=bounds.long(), axis=0, unsafe=True)
+    if root:
+        expected *= bounds.diff().sqrt().unsqueeze(1)
     assert near(torch_kernels.segments(how, x, bounds), expected)
     x[2, 0] = float("nan")
     assert torch_kernels.segments(how, x, bounds).isnan().nonzero().tolist() == [[1, 0]]

@@ -22,7 +22,7 @@ class Place:
     """name: "cpu", "cuda:0", "mps".
 
     calls: how many micro-batches are given to the engines at once; None: one on each core, on which the calls compute.
-    least, most: tokens of a micro-batch, between which the engine's measured cost decides.
+    least, most: tokens of a micro-batch, between which the engine's measured cost decides, in multiples of `step`.
     window: how many micro-batches' worth of rows are looked through for those of close length.
     sizes: rows' lengths of the batches with which an engine is measured, each so many times as `runs` says, until it
     took `seconds` in all.  reason: why this place.
@@ -32,6 +32,7 @@ class Place:
     calls: int | None
     least: int
     most: int
+    step: int
     window: int
     sizes: tuple[tuple[int, ...], ...]
     runs: int
@@ -44,6 +45,7 @@ CPU = Place(
     calls=None,
     least=256,
     most=1024,  # tokens whose activations stay in a core's own cache
+    step=1,
     window=4,
     # Enough to tell the three parts of the cost from each other, and no more: commands wait for it.
     sizes=((8,), (32,) * 4, (256,)),
@@ -59,6 +61,7 @@ def gpu(name: str, reason: str) -> Place:
         calls=3,
         least=4096,
         most=32_768,  # tens of milliseconds, for which a query may have to wait
+        step=4096,  # so that full ones, whatever their rows, fill the bucket of one CUDA graph
         window=1,  # of hundreds of rows, and lengths matter little: as they come
         # Single texts of usual lengths, so that their CUDA graphs are there, and batches that fill a GPU.
         sizes=((12,), (24,), (48,), (96,), (192,), (384,), (64,) * 64, (64,) * 256, (256,) * 64),

@@ -17,8 +17,8 @@ from onepass.engines.batch import Floats, Ints, Output, PackedBatch, Read, check
 from onepass.engines.position_tables import PositionTables, Rotary
 from onepass.engines.refuse import meaningless, not_run, refuse
 from onepass.engines.torch_batch import Download, Layout, Upload, as_tensor, check_batch
-from onepass.engines.torch_graphs import Graphs
-from onepass.engines.torch_heads import Finished, Heads, similarity
+from onepass.engines.torch_graphs import SMALL_TOKENS, Graphs
+from onepass.engines.torch_heads import Finished, Given, Heads, similarity
 from onepass.engines.torch_memory import halves, merged, reads_of, rows_of
 from onepass.engines.torch_reads import plan
 from onepass.engines.torch_trunk import Trunk
@@ -145,23 +145,27 @@ class Torch:
         with torch.inference_mode(), self._on_stream():
             tables = self._tables_on_device(rotaries, biases)
             with contextlib.nullcontext() if self._graphs is None or bucket is None else self._graphs.lock:
-                sent = upload.send(self.device)
                 if self._graphs is None or bucket is None:
-                    states = self._trunk.run(layout.rows(sent, *tables))
+                    rows = layout.rows(upload.send(self.device), *tables)
+                    states, offsets = self._trunk.run(rows), rows.offsets
                 else:
-                    states = self._graphs.states(bucket, sent, lambda held: layout.rows(held, *tables))
-                finished = self._read(batch, reads, states[: batch.tokens])
-                download = Download([tensor for tensors, _ in finished for tensor in tensors], patient=bucket is None)
+                    staged = upload.stage(self.device)
+                    states, offsets = self._graphs.states(bucket, staged, lambda held: layout.rows(held, *tables))
+                finished = self._read(batch, reads, states[: batch.tokens], offsets[: batch.rows + 1])
+                patient = bucket is None or bucket.tokens > SMALL_TOKENS
+                download = Download([tensor for tensors, _ in finished for tensor in tensors], patient)
             landed = iter(download.arrays())
+        if not reads and self._stream is not None:  # nothing landed, but it shall be over
+            self._stream.synchronize()
         return [output([next(landed) for _ in tensors]) for tensors, output in finished]
 
-    def _read(self, batch: PackedBatch, reads: Sequence[Read], states: Tensor) -> list[Finished]:
+    def _read(self, batch: PackedBatch, reads: Sequence[Read], states: Tensor, offsets: Tensor) -> list[Finished]:
         upload = Upload()
         plans = [plan(self._heads.specs[read.head], read, batch, upload) for read in reads]
         for one in plans:
             self._heads.check(one)
-        sent = upload.send(self.device)
-        return [self._heads.run(one, states, sent) for one in plans]
+        given = Given(states, offsets, upload.send(self.device))
+        return [self._heads.run(one, given) for one in plans]
 
     def max_similarity(self, query: Floats, documents: Floats, offsets: Ints, cores: int = 1) -> Floats:
         """In float32, whatever the dtype."""

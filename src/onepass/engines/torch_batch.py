@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from onepass.errors import EngineFailure
 from onepass.model.spec import EmbedSpec, EncoderSpec, PositionSpec
 
 T = TypeVar("T")
+NOTHING = torch.empty(0, dtype=torch.int32)
 
 
 class Upload:
@@ -36,14 +37,17 @@ class Upload:
         self._parts.append((begin, self.size, array.reshape(-1), filling))
         return slice(begin, begin + size)
 
-    def send(self, device: torch.device) -> Tensor:
-        cuda = device.type == "cuda"
-        staged = torch.empty(self.size, dtype=torch.int32, pin_memory=cuda)
+    def stage(self, device: torch.device) -> Tensor:
+        """All of it on the host, to be copied to the device without waiting."""
+        staged = torch.empty(self.size, dtype=torch.int32, pin_memory=device.type == "cuda")
         whole = staged.numpy()
         for begin, end, array, filling in self._parts:
             whole[begin : begin + array.size] = array
             whole[begin + array.size : end] = filling
-        return staged.to(device, non_blocking=cuda)
+        return staged
+
+    def send(self, device: torch.device) -> Tensor:
+        return self.stage(device).to(device, non_blocking=device.type == "cuda") if self.size else NOTHING
 
 
 def as_tensor(array: NDArray[Any]) -> Tensor:
@@ -62,25 +66,28 @@ class Download:
         self._done: torch.cuda.Event | None = None
         if not tensors or tensors[0].device.type == "cpu":
             return
-        bits = [tensor.contiguous().view(torch.int32).reshape(-1) for tensor in tensors]
-        flat = bits[0] if len(bits) == 1 else torch.cat(bits)
-        cuda = flat.device.type == "cuda"
-        landed = torch.empty(flat.shape, dtype=torch.int32, pin_memory=cuda)
-        landed.copy_(flat, non_blocking=cuda)
+        cuda = tensors[0].device.type == "cuda"
+        if len(tensors) == 1:
+            landed = torch.empty(tensors[0].shape, dtype=tensors[0].dtype, pin_memory=cuda)
+            self._tensors = [landed.copy_(tensors[0], non_blocking=cuda)]
+        else:
+            self._tensors = _copied_at_once(tensors, cuda)
         if cuda:
             self._done = torch.cuda.Event(blocking=patient)
             self._done.record()
-        sizes = [tensor.numel() for tensor in tensors]
-        self._tensors = [
-            part.view(tensor.dtype).reshape(tensor.shape)
-            for part, tensor in zip(landed.split(sizes), tensors, strict=True)
-        ]
 
     def arrays(self) -> list[NDArray[Any]]:
         """Waits until they are there."""
         if self._done is not None:
             self._done.synchronize()
         return [tensor.numpy() for tensor in self._tensors]
+
+
+def _copied_at_once(tensors: Sequence[Tensor], cuda: bool) -> list[Tensor]:
+    flat = torch.cat([tensor.contiguous().view(torch.int32).reshape(-1) for tensor in tensors])
+    landed = torch.empty(flat.shape, dtype=torch.int32, pin_memory=cuda)
+    parts = landed.copy_(flat, non_blocking=cuda).split([tensor.numel() for tensor in tensors])
+    return [part.view(own.dtype).reshape(own.shape) for part, own in zip(parts, tensors, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +145,7 @@ class Rows:
         return groups
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
+class Bucket(NamedTuple):
     """Sizes to which batches are filled up, by tokens of no row and rows of no tokens, so that one CUDA graph fits."""
 
     tokens: int
@@ -148,7 +154,7 @@ class Bucket:
 
 
 class Layout:
-    """A batch's arrays in an upload, each as long as the bucket says. Raises EngineFailure for a bad batch."""
+    """A batch's arrays in an upload, each as long as the bucket says. Raises EngineFailure for rows too long."""
 
     def __init__(
         self, spec: EncoderSpec, batch: PackedBatch, starts: Sequence[Ints], upload: Upload, bucket: Bucket | None
@@ -201,10 +207,10 @@ def check_batch(spec: EncoderSpec, batch: PackedBatch) -> None:
         raise EngineFailure(f"offsets must run from 0 to the number of tokens, {batch.tokens}")
     if len(visible) != batch.rows or len(batch.types) != batch.tokens:
         raise EngineFailure("a batch has one more offset than rows, and as many types as ids")
-    lengths = np.diff(offsets)
+    lengths = batch.lengths
     if lengths.min() < 1:
         raise EngineFailure(f"row {lengths.argmin()} of the batch has no tokens")
-    if visible.min() < 1 or (visible > lengths).any():
+    if ((visible < 1) | (visible > lengths)).any():
         row = int(np.flatnonzero((visible < 1) | (visible > lengths))[0])
         raise EngineFailure(f"row {row} shows {visible[row]} of its {lengths[row]} tokens")
     _check_ids("token id", batch.ids, spec.embed.vocab, "the vocabulary of {}")
@@ -213,7 +219,7 @@ def check_batch(spec: EncoderSpec, batch: PackedBatch) -> None:
 
 
 def _check_ids(what: str, values: Ints, rows: int, table: str) -> None:
-    if values.min() < 0 or values.max() >= rows:
+    if values.view(np.uint32).max() >= rows:  # what is below 0 is more than any table has
         wrong = values[(values < 0) | (values >= rows)][0]
         raise EngineFailure(f"{what} {wrong} is outside {table.format(rows)}")
 

@@ -68,17 +68,20 @@ class Graphs:
             return found
         return None
 
-    def states(self, bucket: Bucket, sent: Tensor, rows: Callable[[Tensor], Rows]) -> Tensor:
-        """float32 [bucket.tokens, width], to be read before the next graph runs.
+    def states(self, bucket: Bucket, staged: Tensor, rows: Callable[[Tensor], Rows]) -> tuple[Tensor, Tensor]:
+        """(float32 [bucket.tokens, width], the bucket's offsets), to be read before the next graph runs.
 
-        sent: the inputs, int32.  rows: what makes rows of inputs.
+        staged: the inputs on the host, int32.  rows: what makes rows of inputs.
         """
-        if bucket not in self._captured and not self._capture(bucket, sent, rows):
-            return self._run(rows(sent))
-        captured = self._captured[bucket]
-        captured.inputs.copy_(sent)
+        if (captured := self._captured.get(bucket)) is None:
+            inputs = staged.to(self._device, non_blocking=True)
+            captured = self._capture(bucket, inputs, rows)
+            if captured is None:
+                made = rows(inputs)
+                return self._run(made), made.offsets
+        captured.inputs.copy_(staged, non_blocking=True)
         captured.graph.replay()
-        return self._place(bucket)
+        return self._place(bucket), captured.rows.offsets
 
     def clear(self) -> None:
         """Give the memory of all graphs back; those still wanted are captured again."""
@@ -95,25 +98,25 @@ class Graphs:
             self._places[size] = torch.empty((size, self._width), dtype=torch.float32, device=self._device)
         return self._places[size][: bucket.tokens]
 
-    def _capture(self, bucket: Bucket, sent: Tensor, rows: Callable[[Tensor], Rows]) -> bool:
+    def _capture(self, bucket: Bucket, inputs: Tensor, rows: Callable[[Tensor], Rows]) -> _Captured | None:
         if len(self._captured) >= MOST_GRAPHS:
             torch.cuda.current_stream().synchronize()
             del self._captured[self._met.least(self._captured)]
         graph = torch.cuda.CUDAGraph()
         try:
-            inputs, states = sent.clone(), self._place(bucket)
+            states = self._place(bucket)
             self._run(rows(inputs))  # compiles kernels and sends tables, which a capture cannot
             held = rows(inputs)
             with torch.cuda.graph(graph, pool=self._pool, stream=self._aside, capture_error_mode="thread_local"):
                 states.copy_(self._run(held))
         except torch.OutOfMemoryError:
-            return False
+            return None
         except RuntimeError as error:
             log.warning("CUDA graphs are off, kernels are launched one by one: %s", error)
             self._broken = True
-            return False
-        self._captured[bucket] = _Captured(graph, inputs, held)
-        return True
+            return None
+        self._captured[bucket] = captured = _Captured(graph, inputs, held)
+        return captured
 
 
 class Met:

@@ -45,11 +45,22 @@ class Matrix:
     bias: Tensor | None
 
 
-class Heads:
-    """`sent` is what Upload.send gave for the plans' slices; states are the trunk's, float32 [tokens, width]."""
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What heads read: the trunk's states, float32 [tokens, width], and the batch's offsets, int32 [rows + 1].
 
+    sent: what Upload.send gave for the plans' slices.
+    """
+
+    states: Tensor
+    offsets: Tensor
+    sent: Tensor
+
+
+class Heads:
     def __init__(self, heads: Mapping[str, HeadSpec], tensors: Tensors) -> None:
         self.specs = dict(heads)
+        self.chains = {name: _Chain(head) for name, head in heads.items()}
         self.dtype = tensors.dtype
         self.tables: dict[str, Tensor] = {}
         self.norms: dict[Norm, NormTensors] = {}
@@ -77,37 +88,36 @@ class Heads:
                 _check_ids("token id", plan.read.vocabulary, rows)
                 _check_ids("target", plan.read.targets, rows)
 
-    def run(self, plan: Plan, states: Tensor, sent: Tensor) -> Finished:
-        chain = _Chain(plan.head)
+    def run(self, plan: Plan, given: Given) -> Finished:
+        chain = self.chains[plan.read.head]
         if plan.read.targets is not None:
-            return self._log_probabilities(plan, chain, states, sent)
+            return self._log_probabilities(plan, chain, given)
         if plan.head.sparse:
-            return self._sparse(plan, chain, states, sent)
+            return self._sparse(plan, chain, given)
         finish = plan.read.finish or plan.head.finish
-        values = self._dense(plan, chain, states, sent)
+        values = self._dense(plan, chain, given)
         return [FINISHES[finish](values)], lambda landed: Output(landed[0], plan.offsets, plan.ids)
 
     # What comes out.
 
-    def _dense(self, plan: Plan, chain: _Chain, states: Tensor, sent: Tensor) -> Tensor:
+    def _dense(self, plan: Plan, chain: _Chain, given: Given) -> Tensor:
         if chain.vocabulary is not None and chain.in_blocks and not chain.after_pooling:
-            by_pool = zip(*(parts for _, parts in self._blocks(plan, chain, states, sent)), strict=True)
-            return torch.cat([block for blocks in by_pool for block in blocks], dim=1)
-        pooled = torch.cat([self._pooled(plan, pool, states, sent) for pool in plan.pools], dim=1)
-        return self._steps(plan.head.per_row, pooled, plan, sent)
+            by_pool = zip(*(parts for _, parts in self._blocks(plan, chain, given)), strict=True)
+            return _side_by_side([block for blocks in by_pool for block in blocks])
+        return self._steps(plan.head.per_row, self._pooled(plan, given), plan, given)
 
-    def _sparse(self, plan: Plan, chain: _Chain, states: Tensor, sent: Tensor) -> Finished:
+    def _sparse(self, plan: Plan, chain: _Chain, given: Given) -> Finished:
         """Of each row what is above 0, or no number."""
         finish = plan.read.finish or plan.head.finish
         found: list[tuple[Tensor, Tensor, Tensor]] = []
-        width = 0 if chain.vocabulary is None else len(self._matrix(chain.vocabulary, plan, sent).weight)
-        large = plan.rows * width * len(plan.pools) > _block(states)
+        width = 0 if chain.vocabulary is None else len(self._matrix(chain.vocabulary, plan, given).weight)
+        large = plan.rows * width * len(plan.pools) > _block(given.states)
         if large and chain.in_blocks and finish in ("none", "sigmoid"):
-            for first, parts in self._blocks(plan, chain, states, sent):
+            for first, parts in self._blocks(plan, chain, given):
                 for place, part in enumerate(parts):
                     found.append(_above_0(FINISHES[finish](part), place * width + first))
         else:
-            found.append(_above_0(FINISHES[finish](self._dense(plan, chain, states, sent)), 0))
+            found.append(_above_0(FINISHES[finish](self._dense(plan, chain, given)), 0))
         rows, columns, values = (torch.cat(parts) for parts in zip(*found, strict=True))
         if len(found) > 1:
             order = torch.argsort(rows * (1 << 40) + columns)
@@ -122,16 +132,16 @@ class Heads:
 
         return [values, columns.int(), counts.int()], output
 
-    def _log_probabilities(self, plan: Plan, chain: _Chain, states: Tensor, sent: Tensor) -> Finished:
+    def _log_probabilities(self, plan: Plan, chain: _Chain, given: Given) -> Finished:
         """The target's logarithmic share of each token, [m, 1], by sums over blocks of the vocabulary."""
         assert plan.targets is not None
-        targets = sent[plan.targets].long()
+        targets = given.sent[plan.targets].long()
         scores: Iterator[tuple[int, Tensor]]
         if chain.in_blocks:
-            scores = ((first, block) for first, (block,) in self._blocks(plan, chain, states, sent))
+            scores = ((first, block) for first, (block,) in self._blocks(plan, chain, given))
         else:
-            scores = iter([(0, self._dense(plan, chain, states, sent))])
-        highest = torch.full((plan.rows,), float("-inf"), device=states.device)
+            scores = iter([(0, self._dense(plan, chain, given))])
+        highest = torch.full((plan.rows,), float("-inf"), device=given.states.device)
         total, chosen = torch.zeros_like(highest), torch.zeros_like(highest)
         for first, block in scores:
             above = torch.maximum(highest, block.amax(dim=1))
@@ -145,17 +155,16 @@ class Heads:
 
     # Blocks of a vocabulary.
 
-    def _blocks(self, plan: Plan, chain: _Chain, states: Tensor, sent: Tensor) -> Iterator[tuple[int, list[Tensor]]]:
+    def _blocks(self, plan: Plan, chain: _Chain, given: Given) -> Iterator[tuple[int, list[Tensor]]]:
         """(first column, for each pooling float32 [rows, columns]) of the chain, but for the finish."""
         assert chain.vocabulary is not None
-        matrix = self._matrix(chain.vocabulary, plan, sent)
+        matrix = self._matrix(chain.vocabulary, plan, given)
         if chain.after_pooling:
-            pooled = torch.cat([self._pooled(plan, pool, states, sent) for pool in plan.pools], dim=1)
-            inputs = [self._steps(chain.before, pooled, plan, sent)]
+            inputs = [self._steps(chain.before, self._pooled(plan, given), plan, given)]
         else:
-            inputs = [self._steps(chain.before, _tokens(pool, states, sent), plan, sent) for pool in plan.pools]
+            inputs = [self._steps(chain.before, _tokens(pool, given), plan, given) for pool in plan.pools]
         inputs = [x.to(self.dtype) for x in inputs]
-        width = max(_block(states) // max(*map(len, inputs), 1, 1), 256)
+        width = max(_block(given.states) // max(*map(len, inputs), 1, 1), 256)
         for first in range(0, len(matrix.weight), width):
             own = slice(first, first + width)
             part = Matrix(matrix.weight[own], None if matrix.bias is None else matrix.bias[own])
@@ -166,29 +175,30 @@ class Heads:
             for pool, x in zip(plan.pools, inputs, strict=True):
                 late = chain.after if isinstance(pool, Summed) and pool.kind == "max" and chain.rises else ()
                 scores = _activated(() if late else chain.after, _scores(x, part))
-                pooled_parts.append(_activated((*late, *plan.head.per_row), _summary(plan, pool, scores, sent)))
+                pooled_parts.append(_activated((*late, *plan.head.per_row), _summary(plan, pool, scores, given)))
             yield first, pooled_parts
 
-    def _matrix(self, step: Vocabulary, plan: Plan, sent: Tensor) -> Matrix:
+    def _matrix(self, step: Vocabulary, plan: Plan, given: Given) -> Matrix:
         """The vocabulary's, or those rows of it that the read names."""
         matrix = self.matrices[step]
         if plan.vocabulary is None:
             return matrix
-        rows = sent[plan.vocabulary]
+        rows = given.sent[plan.vocabulary]
         return Matrix(matrix.weight[rows], None if matrix.bias is None else matrix.bias[rows])
 
     # Poolings and steps.
 
-    def _pooled(self, plan: Plan, pool: Picked | Summed, states: Tensor, sent: Tensor) -> Tensor:
-        x = self._steps(plan.head.per_token, _tokens(pool, states, sent), plan, sent)
-        return _summary(plan, pool, x, sent)
+    def _pooled(self, plan: Plan, given: Given) -> Tensor:
+        steps = plan.head.per_token
+        parts = [(pool, self._steps(steps, _tokens(pool, given), plan, given)) for pool in plan.pools]
+        return _side_by_side([_summary(plan, pool, x, given) for pool, x in parts])
 
-    def _steps(self, steps: Sequence[Step], x: Tensor, plan: Plan, sent: Tensor) -> Tensor:
+    def _steps(self, steps: Sequence[Step], x: Tensor, plan: Plan, given: Given) -> Tensor:
         for step in steps:
-            x = self._step(step, x, plan, sent)
+            x = self._step(step, x, plan, given)
         return x
 
-    def _step(self, step: Step, x: Tensor, plan: Plan, sent: Tensor) -> Tensor:
+    def _step(self, step: Step, x: Tensor, plan: Plan, given: Given) -> Tensor:
         match step:
             case Linear():
                 y = functional.linear(
@@ -200,7 +210,7 @@ class Heads:
                     return y + x @ self.tables[step.residual].T
                 return y + x if step.residual else y
             case Vocabulary():
-                return _scores(x.to(self.dtype), self._matrix(step, plan, sent))
+                return _scores(x.to(self.dtype), self._matrix(step, plan, given))
             case Activation():
                 return ACTIVATIONS[step.kind](x)
             case Norm():
@@ -258,45 +268,53 @@ def _activated(steps: Sequence[Step], x: Tensor) -> Tensor:
     return x
 
 
-def _tokens(pool: Picked | Summed, states: Tensor, sent: Tensor) -> Tensor:
+def _tokens(pool: Picked | Summed, given: Given) -> Tensor:
     """The states that a pooling reads, [t, width]."""
-    return states if pool.tokens is None else states[sent[pool.tokens]]
+    return given.states if pool.tokens is None else given.states[given.sent[pool.tokens]]
 
 
-def _summary(plan: Plan, pool: Picked | Summed, x: Tensor, sent: Tensor) -> Tensor:
+def _summary(plan: Plan, pool: Picked | Summed, x: Tensor, given: Given) -> Tensor:
     """x: [t, width], a pooling's tokens -> [rows, width]."""
     if isinstance(pool, Picked):
         return x.reshape(plan.rows, pool.columns * x.shape[1])
-    bounds = sent[pool.bounds]
-    sizes = bounds.diff().unsqueeze(1)
-    match pool.kind:
-        case "max":
-            return segments("max", x, bounds)
-        case "sum":
-            return segments("sum", x, bounds)
-        case "mean":
-            return segments("sum", x, bounds) / sizes
-        case "mean_sqrt":
-            return segments("sum", x, bounds) / sizes.sqrt()
-        case "weighted_mean":
-            assert pool.weights is not None
-            weights = sent[pool.weights].float().unsqueeze(1)
-            return segments("sum", x * weights, bounds) / segments("sum", weights, bounds)
-    raise EngineFailure(f"the torch engine has no pooling {pool.kind}")
+    bounds = given.offsets if pool.bounds is None else given.sent[pool.bounds]
+    if pool.kind != "weighted_mean":
+        return segments(pool.kind, x, bounds)
+    assert pool.weights is not None
+    weights = given.sent[pool.weights].float().unsqueeze(1)
+    return segments("sum", x * weights, bounds) / segments("sum", weights, bounds)
 
 
 def segments(how: str, x: Tensor, bounds: Tensor) -> Tensor:
-    """float32 [t, width] -> [m, width], the sum or maximum of each run bounds[i]:bounds[i + 1], none of them empty."""
+    """float32 [t, width] -> [m, width]: of each run bounds[i]:bounds[i + 1], none of them empty, what `how` says.
+
+    how: "max", "sum", "mean", or "mean_sqrt", the sum over the root of the run's length.
+    """
+    if how not in ("max", "sum", "mean", "mean_sqrt"):
+        raise EngineFailure(f"the torch engine has no pooling {how}")
     if kernels_can(x.device):
         from onepass.engines.torch_kernels import segments as kernel
 
         return kernel(how, x, bounds)
+    found = _reduced("max" if how == "max" else "sum", x, bounds)
+    if how in ("max", "sum"):
+        return found
+    sizes = bounds.diff().unsqueeze(1)
+    return found / (sizes if how == "mean" else sizes.sqrt())
+
+
+def _reduced(how: str, x: Tensor, bounds: Tensor) -> Tensor:
+    """The maximum or the sum."""
     if x.device.type != "mps":
         return torch.segment_reduce(x.contiguous(), how, offsets=bounds.long(), axis=0, unsafe=True)
     rows = torch.repeat_interleave(torch.arange(len(bounds) - 1, device=x.device), bounds.diff())
     filled = x.new_full((len(bounds) - 1, x.shape[1]), float("-inf") if how == "max" else 0.0)
     index = rows.unsqueeze(1).expand_as(x)
     return filled.scatter_reduce(0, index, x, "amax" if how == "max" else "sum")
+
+
+def _side_by_side(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def _above_0(values: Tensor, first: int) -> tuple[Tensor, Tensor, Tensor]:

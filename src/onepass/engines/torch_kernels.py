@@ -216,25 +216,29 @@ def rotate_(x: Tensor, cosines: Tensor, sines: Tensor, starts: Tensor) -> Tensor
 
 
 @triton.jit
-def _segments(x, bounds, out, width, MAXIMUM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def _segments(x, bounds, out, width, HOW: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = column < width
-    nothing = float("-inf") if MAXIMUM else 0.0
+    nothing = float("-inf") if HOW == "max" else 0.0
     found = tl.full([ROWS, COLUMNS], nothing, tl.float32)
     strange = tl.zeros([ROWS, COLUMNS], tl.int32)  # a maximum passes over what is no number
-    end = tl.load(bounds + tl.program_id(0) + 1)
-    for start in range(tl.load(bounds + tl.program_id(0)), end, ROWS):
+    begin, end = tl.load(bounds + tl.program_id(0)), tl.load(bounds + tl.program_id(0) + 1)
+    for start in range(begin, end, ROWS):
         row = start + tl.arange(0, ROWS)
         place = row.to(tl.int64)[:, None] * width + column[None, :]
         numbers = tl.load(x + place, mask=(row < end)[:, None] & inside[None, :], other=nothing)
-        if MAXIMUM:
+        if HOW == "max":
             found = tl.maximum(found, numbers)
             strange += (numbers != numbers).to(tl.int32)
         else:
             found += numbers
-    result = tl.max(found, 0) if MAXIMUM else tl.sum(found, 0)
-    if MAXIMUM:
+    result = tl.max(found, 0) if HOW == "max" else tl.sum(found, 0)
+    if HOW == "max":
         result = tl.where(tl.sum(strange, 0) > 0, float("nan"), result)
+    if HOW == "mean":
+        result /= end - begin
+    if HOW == "mean_sqrt":
+        result /= tl.sqrt((end - begin).to(tl.float32))
     tl.store(out + tl.program_id(0).to(tl.int64) * width + column, result, mask=inside)
 
 
@@ -244,6 +248,6 @@ def segments(how: str, x: Tensor, bounds: Tensor) -> Tensor:
     out = torch.empty((count, width), dtype=torch.float32, device=x.device)
     if count and width:
         _segments[(count, triton.cdiv(width, 64))](
-            x.contiguous(), bounds, out, width, MAXIMUM=how == "max", ROWS=32, COLUMNS=64, num_warps=4
+            x.contiguous(), bounds, out, width, HOW=how, ROWS=32, COLUMNS=64, num_warps=4
         )
     return out

@@ -27,13 +27,13 @@ class Picked:
 class Summed:
     """A pooling over runs of tokens, one output row each.
 
-    tokens: [t], the runs end to end, or None where they are the whole batch as it stands.  bounds: [m + 1].
-    weights: [t], what weighted_mean multiplies each by.
+    tokens: [t], the runs end to end, or None where they are the whole batch as it stands.  bounds: [m + 1], or None
+    where they are the batch's offsets.  weights: [t], what weighted_mean multiplies each by.
     """
 
     kind: PoolKind
     tokens: slice | None
-    bounds: slice
+    bounds: slice | None
     weights: slice | None
 
 
@@ -55,6 +55,13 @@ class Plan:
     targets: slice | None
 
 
+def running(sizes: NDArray[np.integer]) -> Ints:
+    """int32 [n + 1]: where runs of these sizes begin, end to end, and where the last one ends."""
+    ends = np.zeros(len(sizes) + 1, np.int32)
+    np.cumsum(sizes, out=ends[1:])
+    return ends
+
+
 def plan(head: HeadSpec, read: Read, batch: PackedBatch, upload: Upload) -> Plan:
     """Raises EngineFailure for a read that says nothing, or of what is not in the batch."""
     _check_rows(read, batch)
@@ -73,7 +80,7 @@ def plan(head: HeadSpec, read: Read, batch: PackedBatch, upload: Upload) -> Plan
         read,
         pools,
         int(counts.sum()),
-        np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
+        running(counts),
         ids,
         None if read.vocabulary is None else upload.add(read.vocabulary),
         None if read.targets is None else upload.add(read.targets),
@@ -157,9 +164,11 @@ class _Planner:
     def _summed(self, kind: PoolKind) -> Summed:
         begins = self.begins + self.skips
         sizes = self.ends - begins
-        bounds = np.concatenate([[0], np.cumsum(sizes)])
-        whole = len(begins) == self.batch.rows and np.array_equal(bounds, self.batch.offsets)
-        whole = whole and np.array_equal(begins, bounds[:-1])
+        bounds = running(sizes)
+        whole = len(bounds) == len(self.batch.offsets) and bool((bounds == self.batch.offsets).all())
+        whole = whole and bool((begins == bounds[:-1]).all())
+        if whole and kind != "weighted_mean":
+            return Summed(kind, None, None, None)
         places = np.arange(bounds[-1]) - np.repeat(bounds[:-1], sizes)
         tokens = None if whole else self.upload.add(places + np.repeat(begins, sizes))
         weights = self.upload.add(places + np.repeat(self.skips, sizes) + 1) if kind == "weighted_mean" else None

@@ -30,22 +30,31 @@ class Admission:
         """Take the room now. Raises TooLarge, and Overloaded where there is none at the moment."""
         self.check(tokens)
         with self._lock:
-            if self.reserved + tokens > self.capacity or self._waiting:
+            if not self._take(tokens):
                 free = max(self.capacity - self.reserved, 0)
                 raise Overloaded(
                     f"the queue has room for {free} of its {self.capacity} tokens, the request may need {tokens}; "
                     f"come back in {max(seconds_to_drain, 1):.0f} s",
                     retry_after=max(seconds_to_drain, 1.0),
                 )
-            self.reserved += tokens
+
+    def take(self, tokens: int) -> bool:
+        """Take the room if there is some and nobody waits for it; whether it was taken. Raises TooLarge."""
+        self.check(tokens)
+        with self._lock:
+            return self._take(tokens)
+
+    def _take(self, tokens: int) -> bool:
+        free = not self._waiting and self.reserved + tokens <= self.capacity
+        self.reserved += tokens if free else 0
+        return free
 
     async def wait(self, tokens: int) -> None:
         """Take the room when there is some, in the order of asking. Raises TooLarge."""
         self.check(tokens)
         loop = asyncio.get_running_loop()
         with self._lock:
-            if not self._waiting and self.reserved + tokens <= self.capacity:
-                self.reserved += tokens
+            if self._take(tokens):
                 return
             turn = loop.create_future()
             self._waiting.append((tokens, loop, turn))

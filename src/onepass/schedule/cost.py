@@ -18,7 +18,7 @@ LEAST_SMALL = 32  # tokens; for what is not measured: packing, handing out, tile
 class Cost:
     """Seconds of a micro-batch on one core: correction x (fixed + per_token * tokens + per_square * sum of n^2).
 
-    least, most: limits of the budget, in tokens.
+    least, most: limits of the budget, in tokens, which is a multiple of `step`.
     """
 
     fixed: float
@@ -27,6 +27,7 @@ class Cost:
     correction: float = 1.0
     least: int = CPU.least
     most: int = CPU.most
+    step: int = CPU.step
 
     @classmethod
     def fit(cls, lengths: Sequence[Sequence[int]], seconds: Sequence[float], place: Place = CPU) -> Cost:
@@ -41,7 +42,7 @@ class Cost:
             columns.pop(int(found.argmin()))
         values = dict(zip(columns, np.maximum(found, 0.0).tolist(), strict=True))
         fixed, per_token, per_square = (values.get(column, 0.0) for column in range(3))
-        return cls(fixed, max(per_token, 1e-9), per_square, least=place.least, most=place.most)
+        return cls(fixed, max(per_token, 1e-9), per_square, least=place.least, most=place.most, step=place.step)
 
     def seconds(self, lengths: Sequence[int]) -> float:
         squares = sum(n * n for n in lengths)
@@ -60,7 +61,8 @@ class Cost:
     @property
     def budget(self) -> int:
         """Tokens of a full micro-batch at the knee: below it time is flat, above it linear."""
-        return int(min(max(self.fixed / (FULL_OVERHEAD * self.per_token), self.least), self.most))
+        knee = self.fixed / (FULL_OVERHEAD * self.per_token)
+        return int(min(max(round(knee / self.step) * self.step, self.least), self.most))
 
     @property
     def small(self) -> int:

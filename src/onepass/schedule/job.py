@@ -74,6 +74,8 @@ class Answered:
 
 
 AsksOf = Callable[[Encoded], tuple[Ask, ...]]
+Tokenized = tuple[list[tuple[Encoded, tuple[Ask, ...]]], float]
+"""Rows, what is asked of each, and the seconds they took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,18 +160,31 @@ class Job:
 
     async def off_loop(self, work: Callable[[], T]) -> T:
         """What `work` gives, done in a tokenising thread when its turn comes."""
+        return await self.begun_off_loop(work)
+
+    def begun_off_loop(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """The same, to be awaited later."""
         device = self.served.device
 
         def turn() -> T:
             with device.tokenizing():
                 return work()
 
-        return await asyncio.get_running_loop().run_in_executor(device.threads, turn)
+        return asyncio.get_running_loop().run_in_executor(device.threads, turn)
 
     def cancel(self) -> None:
         """Drop what is still queued; whoever awaits the job gets Cancelled."""
         if self._run is not None:
             self._run.fail(Cancelled("the request was cancelled"))
+
+
+@dataclass(slots=True)
+class _Begun:
+    """A chunk that is being tokenised. room: tokens reserved for it."""
+
+    chunk: list[Input]
+    room: int
+    encoding: asyncio.Future[Tokenized]
 
 
 class _Run:
@@ -190,7 +205,7 @@ class _Run:
         self.encoded: list[Encoded] = []
         self.outputs: dict[int, tuple[RowOutput, ...]] = {}
         self.expected: int | None = None  # rows in all, once all are sent
-        self.inputs = self.sent = 0  # items and rows so far
+        self.begun = self.inputs = self.sent = 0  # items given to the tokenizer, items and rows sent, so far
         self.last_cut = -1
         self.blocks = False
         self.first_sent = self.first_started = 0.0
@@ -207,8 +222,7 @@ class _Run:
                 room = await self._room(inputs)
                 device.admission.reserve(room, device.seconds_to_drain())
                 self.held = room
-            async for chunk in self._chunks(inputs):
-                await self._send(chunk)
+            await self._send_all(inputs)
             self._check_some()
             self.expected = self.sent
             self._check_done()
@@ -224,7 +238,9 @@ class _Run:
     async def encode_all(self, inputs: Iterable[Input]) -> None:
         """Only tokenise, and have `asks` see every row."""
         async for chunk in self._chunks(inputs):
-            self._count(chunk, [row for row, _ in await self._encode(chunk)])
+            encoded, seconds = await self._encoding(chunk)
+            self.usage.tokenize += seconds
+            self._count(chunk, [row for row, _ in encoded])
         self._check_some()
 
     def outputs_in_order(self) -> list[tuple[RowOutput, ...]]:
@@ -244,12 +260,37 @@ class _Run:
             yield chunk
         self.done.result()  # raises what went wrong with an earlier chunk
 
-    async def _send(self, chunk: list[Input]) -> None:
-        device, room = self.served.device, await self._room(chunk)
-        if self.wait:
-            await device.admission.wait(room)
-            self.held += room
-        encoded = await self._encode(chunk)
+    async def _send_all(self, inputs: Iterable[Input]) -> None:
+        """Chunk by chunk; where the cores do not compute, one is tokenised while rows are made of the one before."""
+        admission = self.served.device.admission
+        ahead = isinstance(inputs, list) and self.served.device.place.calls is not None
+        begun: _Begun | None = None
+        try:
+            async for chunk in self._chunks(inputs):
+                room = await self._room(chunk)
+                if self.wait and not admission.take(room):
+                    if begun is not None:  # it may hold what is missing
+                        await self._send(begun)
+                        begun = None
+                    await admission.wait(room)
+                self.held += room if self.wait else 0
+                before, begun = begun, _Begun(chunk, room, self._encoding(chunk))
+                if before is not None:
+                    await self._send(before)
+                if not ahead:
+                    await self._send(begun)
+                    begun = None
+            if begun is not None:
+                await self._send(begun)
+        finally:
+            if begun is not None:
+                begun.encoding.cancel()
+                begun.encoding.add_done_callback(_looked_at)
+
+    async def _send(self, begun: _Begun) -> None:
+        device, chunk, room = self.served.device, begun.chunk, begun.room
+        encoded, seconds = await begun.encoding
+        self.usage.tokenize += seconds
         rows = [
             Row(self.served.model, self.request, self.sent + index, one.ids, one.types, asks, one.visible, one.skip)
             for index, (one, asks) in enumerate(encoded)
@@ -281,18 +322,21 @@ class _Run:
         self.usage.truncated += len(cut - {self.last_cut})
         self.last_cut = max(cut, default=self.last_cut)
 
-    async def _encode(self, chunk: list[Input]) -> list[tuple[Encoded, tuple[Ask, ...]]]:
-        def encode() -> list[tuple[Encoded, tuple[Ask, ...]]]:
-            rows = self.tokenizer.encode(chunk, self.options, first=self.inputs, known=self.known)
-            return [(row, self.asks(row)) for row in rows]
+    def _encoding(self, chunk: list[Input]) -> asyncio.Future[Tokenized]:
+        """The chunk's rows: begun here, to be awaited in order."""
+        first = self.begun
+        self.begun += len(chunk)
 
-        started = time.monotonic()
-        if not self.sent and sum(map(_size, chunk)) <= CHARACTERS_AT_ONCE:
-            encoded = encode()
-        else:
-            encoded = await self.job.off_loop(encode)
-        self.usage.tokenize += time.monotonic() - started
-        return encoded
+        def encode() -> Tokenized:
+            started = time.monotonic()
+            rows = self.tokenizer.encode(chunk, self.options, first=first, known=self.known)
+            return [(row, self.asks(row)) for row in rows], time.monotonic() - started
+
+        if first or sum(map(_size, chunk)) > CHARACTERS_AT_ONCE:
+            return self.job.begun_off_loop(encode)
+        at_once = self.loop.create_future()
+        at_once.set_result(encode())
+        return at_once
 
     async def _room(self, inputs: list[Input]) -> int:
         """Most tokens of their rows."""
@@ -334,6 +378,12 @@ class _Run:
     def _check_done(self) -> None:
         if len(self.outputs) == self.expected and not self.done.done():
             self.done.set_result(None)
+
+
+def _looked_at(abandoned: asyncio.Future[Tokenized]) -> None:
+    """What went wrong with a chunk that nobody waits for any more is no news."""
+    if not abandoned.cancelled():
+        abandoned.exception()
 
 
 def _cut(inputs: Iterable[Input], largest: int) -> Iterator[list[Input]]:
