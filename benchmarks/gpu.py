@@ -245,7 +245,7 @@ def trace(bench: Bench, name: str) -> None:
     query = " ".join(words[:6])
     documents = [text.split() for text in bench.works["rerank200"].texts]
     texts = [" ".join(words[: max(1, len(words) - 12)]) for words in documents]  # with the query as long as rerank200
-    requests, at_once = (3, 2) if bench.tiny else (40, 4)
+    requests, at_once = (3, 2) if bench.tiny else (40, 8)
     found, spans = gpu_trace.traced(encoder, query, texts, bench.out, requests=requests, at_once=at_once)
     bench.found.setdefault("trace", {})[name] = found
     bench.say(f"{name}: {json.dumps(found)}")
