@@ -17,7 +17,7 @@ from training.store import Ints, Laid, Layout, Store
 
 Batch = dict[str, Any]
 Random = np.random.Generator
-PIECES = 1.4  # tokens of a word, about, where there are many names
+LONGEST = 192  # tokens of a row of names
 
 
 class Source(Protocol):
@@ -103,25 +103,26 @@ class Named(Spans):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.capital = np.isin(self.store.kinds, [KINDS.index(kind) for kind in ("Capitalised", "CAPITALS", "miXed")])
+        self.pieces = self.store.tables["cased"].lengths()
 
     def batch(self, random: Random) -> Batch:
-        rows, longest = self.rows(random)
-        for number in np.flatnonzero(random.random(len(rows)) < self.renamed):
-            rows[number] = self.with_others(rows[number], random)
-        student = self.layer.lay(rows, "lower" if random.random() < 0.1 else "cased", longest + 16)
-        teacher = self.teacher.lay(rows, "teacher", longest + 16)
+        rows = self.alike([row for _ in range(4) for row in self.rows(random)[0]], random)
+        student = self.layer.lay(rows, "lower" if random.random() < 0.1 else "cased", LONGEST)
+        teacher = self.teacher.lay(rows, "teacher", LONGEST)
         both = laid("student", student) | laid("teacher", teacher)
         words = {"student.words": student.words, "teacher.words": teacher.words}
         return both | words | {"count": np.int32(sum(map(len, rows)))}
 
-    def rows(self, random: Random) -> tuple[list[Ints], int]:
-        """Of four times as many, neighbours by length, so that little is filled up."""
-        drawn = sorted((row for _ in range(4) for row in super(Named, self).rows(random)[0]), key=len)
-        lengths = np.fromiter(map(len, drawn), np.int64, len(drawn))
-        begin = int(random.integers(len(drawn) * 3 // 4))
-        filled = np.arange(1, len(drawn) - begin + 1) * lengths[begin:] * PIECES
-        end = begin + max(int(np.searchsorted(filled, self.tokens, "right")), 1)
-        return drawn[begin:end], int(PIECES * lengths[end - 1])
+    def alike(self, drawn: list[Ints], random: Random) -> list[Ints]:
+        """Of four times as many as a batch takes, neighbours by length, so that little is filled up."""
+        for number in np.flatnonzero(random.random(len(drawn)) < self.renamed):
+            drawn[number] = self.with_others(drawn[number], random)
+        owner = np.repeat(np.arange(len(drawn)), [len(row) for row in drawn])
+        sizes = 2 + np.bincount(owner, self.pieces[np.concatenate(drawn)], len(drawn))
+        last = max(len(drawn) - self.tokens // int(sizes.max()), 1)
+        order = np.argsort(sizes, kind="stable")[random.integers(last) :]
+        most = np.searchsorted(np.arange(1, len(order) + 1) * sizes[order], self.tokens, "right")
+        return [drawn[number] for number in order[: max(int(most), 1)]]
 
     def with_others(self, row: Ints, random: Random) -> Ints:
         """A row with half of its runs of capitals replaced by names of the group "names"."""
