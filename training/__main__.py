@@ -14,7 +14,7 @@ from pathlib import Path
 
 from training import export, plot, prepare, train
 
-TAGGERS = 3
+TAGGERS = 4
 TAGGER = ("--steps=1000", "--tokens=2048", "--rate=4e-4")  # names are few: longer, and they are learned by heart
 
 
