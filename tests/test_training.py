@@ -12,11 +12,14 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from onepass import Encoder
+from training.batches import Named
 from training.export import HEADS, export
-from training.model import SENTIMENTS, Mini, Shape, Trunk, parted
-from training.objectives import Learner, by_word, kept
+from training.held import names_found, spans
+from training.model import SENTIMENTS, TAGS, Mini, Shape, Tagger, Trunk, parted
+from training.objectives import Learner, by_word, kept, named
+from training.shapes import KINDS, kind_of
 from training.store import Layout, Ragged, Store
-from training.train import UNMARKED, load_weights, main, nearest
+from training.train import NAMED, load_weights, main, nearest
 from training.vocabulary import trained
 
 WORDS = [first + second for first in ("ba", "do", "ki", "Lu", "me") for second in ("ra", "ten", "sil", "mog", "vep")]
@@ -54,7 +57,7 @@ def folder(tmp_path: Path, tokenizer: Tokenizer) -> Path:
         Ragged.of(texts, np.uint32),
         {
             name: np.arange(400, dtype=np.int32)
-            for name in ("passages", "short", "queries", "texts", "wordlist", "phrases", *UNMARKED)
+            for name in ("passages", "short", "queries", "texts", "wordlist", "phrases", "names", *NAMED)
         },
         {
             "pairs.titles": numbers(3, 300),
@@ -65,10 +68,12 @@ def folder(tmp_path: Path, tokenizer: Tokenizer) -> Path:
             "nli": numbers(3, 3),
             "nli.topics": numbers(3, 3),
             "entities": entities,
+            "entities.held": np.arange(300, 320, dtype=np.int32),
             "answers": answers,
         },
-        Ragged.of([random.integers(5, size=len(text)) for text in texts[:300]], np.uint8),
+        Ragged.of([random.integers(5, size=len(text)) for text in texts[:320]], np.uint8),
         special,
+        np.array([kind_of(word) for word in WORDS], np.uint8),
     )
     store.save(tmp_path)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
@@ -124,15 +129,17 @@ def test_a_head_can_be_learned_alone_from_labels_and_from_the_tagger(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main([str(folder), "--steps", "2", "--first", "0", *OPTIONS])
-    main([str(folder), "--steps", "2", "--tagger", *OPTIONS])
+    for number in ("1", "2"):
+        main([str(folder), "--steps", "2", "--tagger", number, *OPTIONS])
     before = load_weights(folder / "weights")
     begun = ["--first", "0", "--focus", "entities", f"--begin={folder / 'weights'}"]
     main([str(folder), "--steps", "8", *begun, *OPTIONS])
     assert "begun anew: nothing" in capsys.readouterr().out
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()][-8:]
-    others = [{*line} - {"step", "seconds", "stage", "entities", "named"} for line in lines]
-    assert all(len(other) == 1 for other in others)
-    assert set.union(*others) == {"kept", "kept_answers", "masked"}
+    others = [{*line} - {"step", "seconds", "stage", "named", "f1"} for line in lines]
+    assert all("named" in line for line in lines)
+    assert all(len(other) == 2 for other in others)
+    assert set.union(*others) == {"entities", "kept", "kept_answers", "masked"}
     after = load_weights(folder / "weights")
     assert not torch.equal(before["entities.out.weight"], after["entities.out.weight"])
     assert torch.equal(before["sparse.bias"], after["sparse.bias"])
@@ -190,3 +197,50 @@ def test_words_are_the_means_of_their_pieces() -> None:
     states = torch.arange(12.0).reshape(1, 6, 2)
     words = torch.tensor([[-1, 0, 0, 1, -1, -1]])
     assert by_word(states, words, 3).tolist() == [[3.0, 4.0], [6.0, 7.0], [0.0, 0.0]]
+
+
+def test_words_have_the_shapes_they_are_written_in(folder: Path) -> None:
+    words = ["...", "1990", "boat", "Boat", "A", "NATO", "iPhone"]
+    assert [KINDS[kind_of(word)] for word in words] == list(KINDS)
+    store = Store.load(folder)
+    laid = Layout(store, "teacher_").lay([store.texts[number] for number in range(9)], "teacher", 64)
+    assert laid.shapes is not None
+    written = [WORDS[word] for number in range(9) for word in store.texts[number]]
+    for word, shape, before in zip(laid.words.flat, laid.shapes.flat, [-1, *laid.words.flat[:-1]], strict=True):
+        kind = None if word < 0 else KINDS.index("Capitalised" if written[word].startswith("L") else "lower")
+        assert shape == (0 if kind is None else 1 + 2 * kind + (word == before))
+
+
+def test_only_names_make_place_for_others(folder: Path) -> None:
+    store, random = Store.load(folder), np.random.default_rng(0)
+    source, row = Named(store, NAMED, 512), np.array([0, *(number for number, word in enumerate(WORDS) if "L" in word)])
+    store.groups["names"][:] = 7
+    made = [source.with_others(np.append(row, 1), random).tolist() for _ in range(20)]
+    assert {tuple(one) for one in made} == {(*row, 1), (0, *store.texts[7], 1)}
+    assert all(np.array_equal(source.with_others(row[:1], random), row[:1]) for _ in range(5))
+    batch = source.batch(random)
+    assert batch["student.words"].max() == batch["teacher.words"].max() == batch["count"] - 1
+
+
+def test_taggers_are_averaged(folder: Path) -> None:
+    store, shape = Store.load(folder), Shape(60, 384, 1, 12, 32)
+    taggers, model = [Tagger(Trunk(shape)) for _ in range(2)], Mini(shape)
+    batch = Named(store, NAMED, 256).batch(np.random.default_rng(0))
+    given = {key: value if key == "count" else torch.from_numpy(value) for key, value in batch.items()}
+
+    def loss(*of: Tagger) -> float:
+        torch.manual_seed(0)  # for dropout
+        return float(named(Learner(model, None, of), given))
+
+    with torch.no_grad():
+        taggers[1].entities.out.bias[1] += 3
+        assert abs(loss(taggers[0]) - loss(taggers[1])) > 0.01
+        assert loss(*taggers) == pytest.approx((loss(taggers[0]) + loss(taggers[1])) / 2, rel=1e-3)
+
+
+def test_a_model_that_says_nothing_finds_no_names(folder: Path) -> None:
+    store, model = Store.load(folder), Mini(Shape(60, 384, 1, 12, 32))
+    with torch.no_grad():
+        model.entities.out.bias[TAGS.index("O")] += 1e3
+        assert names_found(model, store, "cpu") == 0
+    assert spans(np.array([0, 1, 1, 2, 0, 3])) == [(1, 3, 1), (3, 4, 2), (5, 6, 3)]

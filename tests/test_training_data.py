@@ -20,6 +20,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from training import baselines, data, evaluate, metrics, quality
 from training.data.markup import markdown_blocks, rst_blocks
 from training.data.prose import cut, pieces, sentences
+from training.prepare import Gathered
 
 NOUNS = ["archive", "branch", "cluster", "device", "export", "format", "gateway", "header", "index", "journal"]
 NOUNS += ["kernel", "ledger", "module", "network"]
@@ -448,6 +449,22 @@ def test_running_text_reads_as_people_write() -> None:
     assert data.detokenize(tokens)[0] == "He didn't say \"Yes, $5\" (or so) in Ann's shop."
     tagged = data.Tagged(["Ann", "'s", "New", "York"], ["B-PER", "O", "B-LOC", "I-LOC"], False, "here", "train")
     assert data.spans_of(tagged) == ("Ann's New York", [(0, 3, "PER"), (6, 14, "LOC")])
+
+
+def test_no_name_that_is_held_out_is_learned_from(folder: Path) -> None:
+    found = Gathered()
+    found.names(folder)
+    found.lists(["Bowling", "green", "Ohio"], 5)
+    held = found.tasks["entities.held"]
+    assert len(held)
+    assert not set(held) & {row for rows in found.groups.values() for row in rows}
+    assert not set(held) & set(found.tasks["entities"][:, 0])
+    words = list(found.texts.words)
+    names = {tuple(words[word] for word in found.texts.rows[row]) for row in found.groups["names"]}
+    marked = [data.spans_of(one) for one in data.entities(folder, "train")]
+    known = {tuple(found.texts.split(text[start:stop])[0]) for text, spans in marked for start, stop, _ in spans}
+    made_up = {name for name in names if set(name) <= {"Bowling", "Ohio"}}
+    assert names == known | made_up
 
 
 # Questions

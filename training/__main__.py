@@ -3,7 +3,7 @@
     python -m training ../shared/data out/mini --seconds 600     # or --steps; what train.py takes goes behind
 
 Each stage leaves its result in the folder: what is there already is not made again, and training goes on where it was
-stopped. A fifth of the time goes to the tagger, from which the student learns names.
+stopped. First some taggers are trained, from whose average the student learns names.
 The checkpoint is in out/mini/checkpoint, the losses are in out/mini/losses.svg.
 """
 
@@ -14,7 +14,8 @@ from pathlib import Path
 
 from training import export, plot, prepare, train
 
-TAGGER = 0.2
+TAGGERS = 4
+TAGGER = ("--steps=1000", "--tokens=2048", "--rate=4e-4")  # names are few: longer, and they are learned by heart
 
 
 def main() -> None:
@@ -24,17 +25,12 @@ def main() -> None:
     options, rest = parser.parse_known_args()
     if not (options.out / "store.npz").exists():
         prepare.prepare(options.data, options.out)
-    if not (options.out / "tagger" / "weights").exists():
-        train.main([str(options.out), *part(rest, TAGGER), "--tagger", "--rate=4e-4"])
-    train.main([str(options.out), *part(rest, 1 - TAGGER)])
+    for number in range(1, TAGGERS + 1):
+        if not (options.out / f"tagger-{number}" / "weights").exists():
+            train.main([str(options.out), *rest, *TAGGER, f"--tagger={number}"])
+    train.main([str(options.out), *rest])
     export.export(options.out, options.out / "checkpoint")
     plot.plot([options.out / "log.jsonl"], options.out / "losses.svg")
-
-
-def part(given: list[str], share: float) -> list[str]:
-    """Options of train.py, with so much of the steps or seconds they name."""
-    options = train.parsed([".", *given])
-    return [*given, f"--steps={round(share * options.steps)}", f"--seconds={share * options.seconds}"]
 
 
 if __name__ == "__main__":

@@ -6,16 +6,18 @@ Words are changed here: masked, replaced, lowered. What a batch holds says each 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from training.shapes import KINDS
 from training.store import Ints, Laid, Layout, Store
 
 Batch = dict[str, Any]
 Random = np.random.Generator
+LONGEST = 192  # tokens of a row of names
 
 
 class Source(Protocol):
@@ -26,6 +28,8 @@ def laid(name: str, rows: Laid) -> Batch:
     found = {f"{name}.ids": rows.ids, f"{name}.lengths": rows.lengths}
     if rows.types is not None:
         found[f"{name}.types"] = rows.types
+    if rows.shapes is not None:
+        found[f"{name}.shapes"] = rows.shapes
     return found
 
 
@@ -85,6 +89,49 @@ class Distilled(Spans):
         words = np.int32(sum(map(len, rows)))
         both = laid("student", student) | laid("teacher", teacher)
         return both | {"student.words": student.words, "teacher.words": teacher.words, "count": words}
+
+
+@dataclass
+class Named(Spans):
+    """What the taggers read, too, as in Distilled. In half of the rows names, as capitals tell them, make place for
+    others: so the student meets names where the corpus has none."""
+
+    lengths: tuple[int, ...] = (32, 64, 128)
+    shares: tuple[float, ...] = (0.4, 0.4, 0.2)
+    renamed: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.capital = np.isin(self.store.kinds, [KINDS.index(kind) for kind in ("Capitalised", "CAPITALS", "miXed")])
+        self.pieces = self.store.tables["cased"].lengths()
+
+    def batch(self, random: Random) -> Batch:
+        rows = self.alike([row for _ in range(4) for row in self.rows(random)[0]], random)
+        student = self.layer.lay(rows, "lower" if random.random() < 0.1 else "cased", LONGEST)
+        teacher = self.teacher.lay(rows, "teacher", LONGEST)
+        both = laid("student", student) | laid("teacher", teacher)
+        words = {"student.words": student.words, "teacher.words": teacher.words}
+        return both | words | {"count": np.int32(sum(map(len, rows)))}
+
+    def alike(self, drawn: list[Ints], random: Random) -> list[Ints]:
+        """Of four times as many as a batch takes, neighbours by length, so that little is filled up."""
+        for number in np.flatnonzero(random.random(len(drawn)) < self.renamed):
+            drawn[number] = self.with_others(drawn[number], random)
+        owner = np.repeat(np.arange(len(drawn)), [len(row) for row in drawn])
+        sizes = 2 + np.bincount(owner, self.pieces[np.concatenate(drawn)], len(drawn))
+        last = max(len(drawn) - self.tokens // int(sizes.max()), 1)
+        order = np.argsort(sizes, kind="stable")[random.integers(last) :]
+        most = np.searchsorted(np.arange(1, len(order) + 1) * sizes[order], self.tokens, "right")
+        return [drawn[number] for number in order[: max(int(most), 1)]]
+
+    def with_others(self, row: Ints, random: Random) -> Ints:
+        """A row with half of its runs of capitals replaced by names of the group "names"."""
+        runs = np.flatnonzero(np.diff(self.capital[row].astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
+        names, parts, done = self.store.groups["names"], [], 0
+        for begin, end in runs[random.random(len(runs)) < 0.5]:
+            parts += [row[done:begin], self.store.texts[names[random.integers(len(names))]]]
+            done = end
+        return np.concatenate([*parts, row[done:]])
 
 
 @dataclass
@@ -289,7 +336,7 @@ def hide(rows: Laid, mask: int, share: float, random: Random) -> Laid:
     """A part of the words as [MASK]."""
     hidden = (random.random(rows.ids.shape) < share) & (rows.words >= 0)
     ids = np.where(hidden, np.int32(mask), rows.ids)
-    return Laid(ids, rows.lengths, rows.words, rows.types)
+    return replace(rows, ids=ids)
 
 
 @dataclass

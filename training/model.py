@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.shapes import SHAPES
+
 TAGS = ("O", "PER", "ORG", "LOC", "MISC")
 SENTIMENTS = ("negative", "neutral", "positive")
 ENTAILMENTS = ("entailment", "neutral", "contradiction")
@@ -40,9 +42,12 @@ class Embeddings(nn.Module):
         self.position_embeddings = nn.Embedding(shape.max_position_embeddings, shape.hidden_size)
         self.token_type_embeddings = nn.Embedding(shape.type_vocab_size, shape.hidden_size)
         self.LayerNorm = nn.LayerNorm(shape.hidden_size, shape.layer_norm_eps)
+        self.shapes: nn.Embedding | None = None  # of how words are written: a tagger's alone
 
-    def forward(self, ids: Tensor, types: Tensor | None) -> Tensor:
+    def forward(self, ids: Tensor, types: Tensor | None, shapes: Tensor | None) -> Tensor:
         kinds = self.token_type_embeddings.weight[0] if types is None else self.token_type_embeddings(types.long())
+        if self.shapes is not None and shapes is not None:
+            kinds = kinds + self.shapes(shapes.long())
         return self.LayerNorm(self.word_embeddings(ids) + self.position_embeddings.weight[: ids.shape[1]] + kinds)
 
 
@@ -107,10 +112,17 @@ class Trunk(nn.Module):
         self.embeddings = Embeddings(shape)
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(Layer(shape) for _ in range(shape.num_hidden_layers))})
 
-    def forward(self, ids: Tensor, lengths: Tensor, types: Tensor | None = None, dropout: float = 0.0) -> Tensor:
+    def forward(
+        self,
+        ids: Tensor,
+        lengths: Tensor,
+        types: Tensor | None = None,
+        dropout: float = 0.0,
+        shapes: Tensor | None = None,
+    ) -> Tensor:
         """States [rows, longest, width] of ids [rows, longest], of which the first `lengths` [rows] are real."""
         seen = (torch.arange(ids.shape[1], device=ids.device) < lengths[:, None])[:, None, None, :]
-        x = dropped(self.embeddings(ids, types), dropout)
+        x = dropped(self.embeddings(ids, types, shapes), dropout)
         for layer in self.encoder["layer"].children():
             x = layer(x, seen, dropout)
         return x
@@ -208,9 +220,14 @@ class Mini(nn.Module):
 
 
 class Tagger(nn.Module):
-    """The teacher, learning names alone: what it then says of texts without labels, the student learns, too."""
+    """The teacher, learning names alone: what it then says of texts without labels, the student learns, too.
+
+    Its tokens are in lower case, so it is told how each word is written; of that the teacher knew nothing.
+    """
 
     def __init__(self, teacher: Trunk, hidden: int = 128) -> None:
         super().__init__()
         self.trunk = teacher
+        self.trunk.embeddings.shapes = nn.Embedding(SHAPES, teacher.shape.hidden_size)
+        nn.init.zeros_(self.trunk.embeddings.shapes.weight)
         self.entities = TokenHead(teacher.shape.hidden_size, hidden, len(TAGS))

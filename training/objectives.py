@@ -7,7 +7,7 @@ words as in BERT (Devlin et al. 2019).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ class Learner:
 
     model: Mini
     teacher: Trunk | None
-    tagger: Tagger | None = None
+    taggers: Sequence[Tagger] = ()
     before: Mini | None = None
     focus: str | None = None
     progress: float = 0.0
@@ -36,7 +36,8 @@ class Learner:
 
     def states(self, batch: Given, name: str, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
         lengths = batch[f"{name}.lengths"]
-        return self.model.trunk(batch[f"{name}.ids"], lengths, batch.get(f"{name}.types"), dropout), lengths
+        types, shapes = (batch.get(f"{name}.{what}") for what in ("types", "shapes"))
+        return self.model.trunk(batch[f"{name}.ids"], lengths, types, dropout, shapes), lengths
 
     @torch.no_grad()
     def taught(self, batch: Given, name: str) -> tuple[Tensor, Tensor]:
@@ -163,11 +164,11 @@ def entities(learner: Learner, batch: Given) -> Tensor:
 
 
 def named(learner: Learner, batch: Given) -> Tensor:
-    """What the tagger says of each word, of texts without labels (Hinton et al. 2015)."""
-    assert learner.tagger is not None
+    """What the taggers say of each word on average, of texts without labels (Hinton et al. 2015)."""
     with torch.no_grad():
-        theirs = learner.tagger.entities(learner.tagger.trunk(batch["teacher.ids"], batch["teacher.lengths"]))
-        wanted = by_word(theirs.softmax(-1), batch["teacher.words"], int(batch["count"]))
+        given = batch["teacher.ids"], batch["teacher.lengths"], None, 0.0, batch["teacher.shapes"]
+        theirs = torch.stack([tagger.entities(tagger.trunk(*given)).softmax(-1) for tagger in learner.taggers]).mean(0)
+        wanted = by_word(theirs, batch["teacher.words"], int(batch["count"]))
     states, _ = learner.states(batch, "student", DROPOUT)
     scores = learner.model.entities(states, DROPOUT).log_softmax(-1)
     goals = wanted[batch["student.words"].clamp(min=0).long()]

@@ -21,20 +21,21 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
 from training.data.answers import answers
-from training.data.entities import TYPES, Tagged, entities, spans_of
+from training.data.entities import Tagged, entities, spans_of
 from training.data.labelled import intents, nli, sentiment, toxicity
 from training.data.pages import Pair, passages, section_pairs, title_pairs
 from training.data.pairs import disfl_pairs, medquad_pairs, nl2bash_pairs, rqe_pairs, tldr_pairs
 from training.model import TAGS
+from training.shapes import kind_of
 from training.store import Ints, Ragged, Store
 from training.vocabulary import by_rank, trained, untrained
 
 SIZE = 14_336  # words of the vocabulary
 SHARES = {"passages": 0.5, "short": 0.3, "general": 0.2}
 PHRASES = 80_000
-VARIANTS = 8  # of a sentence with names, with others in their places
-OWN = 40  # how much oftener a sentence is drawn with its own names: those in others' places fit badly
-WEIGHTS = {"wikigold": 10, "crossner": 4, "btc": 2, "wnut17": 2, "sec-filings": 1, "presidio": 1}
+NAMES = 40_000  # made up of words of general English with capitals
+ENCYCLOPAEDIC = ("wikigold", "crossner")
+WEIGHTS = {"wikigold": 40, "crossner": 4, "btc": 2, "wnut17": 2, "sec-filings": 1, "presidio": 1}
 CAPITALS = 0.08  # of a text's words behind its first, so that it may have names
 SHORT = ("uci-amazon_cells", "uci-yelp", "uci-imdb", "vader-amazon")
 TEMPLATES = ("This example is {}.", "This text is about {}.", "The topic is {}.")
@@ -143,37 +144,6 @@ def tagged(texts: Texts, found: Tagged) -> tuple[int, list[int]] | None:
     return texts.row(words), tags
 
 
-def varied(sentences: list[Tagged], seed: int) -> Iterator[tuple[Tagged, int]]:
-    """With how often each is to be drawn: the sentences, and VARIANTS of each that has names, with others' names of the
-    same type in their places.
-    """
-    drawn = random.Random(seed)
-    known: dict[str, list[list[str]]] = {kind: [] for kind in TYPES}
-    parsed = []
-    for one in sentences:
-        parts: list[tuple[str, list[str]]] = []
-        for token, tag in zip(one.tokens, one.tags, strict=True):
-            kind = tag[2:] if tag != "O" else ""
-            if tag.startswith("I-") and parts and parts[-1][0] == kind:
-                parts[-1][1].append(token)
-            else:
-                parts.append((kind, [token]))
-        parsed.append(parts)
-        for kind, own in parts:
-            if kind:
-                known[kind].append(own)
-    for one, parts in zip(sentences, parsed, strict=True):
-        yield one, OWN
-        for _ in range(VARIANTS if any(kind for kind, _ in parts) else 0):
-            tokens: list[str] = []
-            tags: list[str] = []
-            for kind, own in parts:
-                new = drawn.choice(known[kind]) if kind and drawn.random() < 0.6 else own
-                tokens += new
-                tags += [f"B-{kind}", *[f"I-{kind}"] * (len(new) - 1)] if kind else ["O"] * len(new)
-            yield one._replace(tokens=tokens, tags=tags), 1
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("data", type=Path, help="the folder with permissive/ and tokenizers/")
@@ -213,7 +183,7 @@ class Gathered:
     def __init__(self) -> None:
         self.texts = Texts()
         self.tasks: dict[str, Ints] = {}
-        self.groups: dict[str, list[int]] = {"queries": [], "texts": [], "short": []}
+        self.groups: dict[str, list[int]] = {"queries": [], "texts": [], "short": [], "encyclopaedic": []}
         self.tags = Ragged.of([], np.uint8)
 
     def pairs(self, folder: Path) -> None:
@@ -226,30 +196,43 @@ class Gathered:
             self.tasks[f"pairs.{name}"] = np.array(rows, np.int32)
             self.groups["queries"] += [row[0] for row in rows]
             self.groups["texts"] += [row[1] for row in rows]
+        self.groups["encyclopaedic"] += self.tasks["pairs.disfl"][:, 1].tolist()
 
     def labelled(self, folder: Path) -> None:
-        number, moods = self.texts.number, list(sentiment(folder, "train"))
+        number, moods, entailed = self.texts.number, list(sentiment(folder, "train")), list(nli(folder, "train"))
         rows: dict[str, list[tuple[int, ...]]] = {
             "sentiment.short": [(number(one.text), one.label) for one in moods if one.source in SHORT],
             "sentiment": [(number(one.text), one.label) for one in moods if one.source not in SHORT],
             "toxicity": [(number(one.text), one.label) for one in toxicity(folder, "train")],
-            "nli": [(number(one.premise), number(one.hypothesis), one.label) for one in nli(folder, "train")],
+            "nli": [(number(one.premise), number(one.hypothesis), one.label) for one in entailed],
             "nli.topics": [(number(text), number(said), label) for text, said, label in topics(folder)],
         }
         self.tasks |= {name: np.array(own, np.int32) for name, own in rows.items()}
         for name in ("sentiment.short", "sentiment", "toxicity", "nli"):
             self.groups["short"] += [row[0] for row in rows[name]]
         self.groups["short"] += [row[1] for row in rows["nli"]]
+        of_wikipedia = [one for one in entailed if one.source == "conjnli"]
+        self.groups["encyclopaedic"] += [number(text) for one in of_wikipedia for text in (one.premise, one.hypothesis)]
         for name in ("banking77", "clinc150", "hwu64", "snips"):
             self.groups["short"] += [number(one.text) for one in intents(folder, name) if one.split == "train"]
 
     def names(self, folder: Path) -> None:
-        found = [(tagged(self.texts, one), one, often) for one, often in varied(list(entities(folder, "train")), 5)]
-        kept = [(pair, one, often) for pair, one, often in found if pair is not None]
-        rows = [(pair[0], one.partial, often * WEIGHTS[one.source]) for pair, one, often in kept]
+        """Sentences with their names; those that are held out only to see how far training is."""
+        every = {split: self.marked(list(entities(folder, split))) for split in ("train", "held")}
+        rows = [(row, one.partial, WEIGHTS[one.source]) for row, _, one in every["train"]]
         self.tasks["entities"] = np.array(rows, np.int32)
-        self.tags = Ragged.of([pair[1] for pair, _, _ in kept], np.uint8)
-        self.groups["short"] += [row[0] for row in rows]
+        held = [found for found in every["held"] if found[2].source == "wikigold"]
+        self.tasks["entities.held"] = np.array([row for row, _, _ in held], np.int32)
+        self.tags = Ragged.of([tags for _, tags, _ in every["train"] + held], np.uint8)
+        self.groups["short"] += [row for row, _, _ in every["train"]]
+        self.groups["marked"] = [row for row, _, one in every["train"] if one.source in ENCYCLOPAEDIC]
+        found = [spans_of(one) for _, _, one in every["train"]]
+        known = {text[start:stop] for text, spans in found for start, stop, _ in spans}
+        self.groups["names"] = [self.texts.number(name) for name in sorted(known)]
+
+    def marked(self, sentences: list[Tagged]) -> list[tuple[int, list[int], Tagged]]:
+        found = [(tagged(self.texts, one), one) for one in sentences]
+        return [(*pair, one) for pair, one in found if pair is not None]
 
     def answers(self, folder: Path) -> None:
         spans = []
@@ -281,11 +264,10 @@ class Gathered:
     def unmarked(self) -> None:
         """Texts that may have names which nobody marked."""
         capital = np.array([word[:1].isupper() and not word.isupper() for word in self.texts.words])
-        varied = set(self.tasks["entities"][:, 0].tolist())
-        for name in ("short", "queries", "passages"):
+        for name in ("encyclopaedic", "short", "queries", "passages"):
             self.groups[f"unmarked.{name}"] = sorted(
                 row
-                for row in set(self.groups[name]) - varied
+                for row in set(self.groups[name])
                 if len(words := self.texts.rows[row][1:]) > 3 and capital[words].mean() > CAPITALS
             )
 
@@ -295,6 +277,9 @@ class Gathered:
         self.groups["wordlist"] = [self.texts.number(word) for word in words]
         made = [" ".join(drawn.choices(words, k=drawn.randint(1, 6))) for _ in range(phrases)]
         self.groups["phrases"] = [self.texts.number(phrase) for phrase in made]
+        capital = [word for word in words if word[0].isupper()]
+        made = [" ".join(drawn.choices(capital, k=drawn.randint(1, 3))) for _ in range(NAMES)]
+        self.groups["names"] += [self.texts.number(name) for name in made]
 
     def store(self, tokenizer: Tokenizer, teach: Path) -> Store:
         """teach: the folder of the teacher, whose tokenizer it takes."""
@@ -313,7 +298,8 @@ class Gathered:
         special |= {f"teacher_{name}": other[f"[{name.upper()}]"] for name in ("cls", "sep", "mask")}
         special["vocabulary"] = tokenizer.get_vocab_size()
         groups: dict[str, Ints] = {name: np.array(rows, np.int32) for name, rows in self.groups.items()}
-        return Store(tables, Ragged.of(self.texts.rows, np.uint32), groups, self.tasks, self.tags, special)
+        kinds = np.array([kind_of(word) for word in words], np.uint8)
+        return Store(tables, Ragged.of(self.texts.rows, np.uint32), groups, self.tasks, self.tags, special, kinds)
 
 
 def pieces(tokenizer: Tokenizer, words: list[str]) -> Ragged:

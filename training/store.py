@@ -60,6 +60,7 @@ class Store:
     as the teacher reads it.  texts: words' numbers.
     groups: name -> numbers of texts.  tasks: name -> int32 [n, columns]; which columns says prepare.py.
     tags: for each text of the task "entities", a tag per word.  special: ids by name, "teacher_cls" among them.
+    kinds: how each word is written, as shapes.py numbers it.
     """
 
     tables: dict[str, Ragged]
@@ -68,10 +69,11 @@ class Store:
     tasks: dict[str, Ints]
     tags: Ragged
     special: dict[str, int]
+    kinds: Ints
 
     def save(self, folder: Path) -> None:
         arrays: dict[str, Ints] = {"texts": self.texts.values, "texts.lengths": self.texts.lengths().astype(np.int32)}
-        arrays |= {"tags": self.tags.values, "tags.lengths": self.tags.lengths().astype(np.int32)}
+        arrays |= {"kinds": self.kinds, "tags": self.tags.values, "tags.lengths": self.tags.lengths().astype(np.int32)}
         for name, table in self.tables.items():
             arrays |= {f"table.{name}": table.values, f"table.{name}.lengths": table.lengths().astype(np.uint8)}
         arrays |= {f"group.{name}": rows for name, rows in self.groups.items()}
@@ -94,7 +96,7 @@ class Store:
 
         tables = {name: ragged(f"table.{name}") for name in ("cased", "lower", "teacher", "entries")}
         special = {name: int(value) for name, value in under("special.").items()}
-        return cls(tables, ragged("texts"), under("group."), under("task."), ragged("tags"), special)
+        return cls(tables, ragged("texts"), under("group."), under("task."), ragged("tags"), special, arrays["kinds"])
 
 
 @dataclass(frozen=True)
@@ -103,12 +105,14 @@ class Laid:
 
     types: int8 like ids, 1 in second texts; None where no row has one.
     words: int32 like ids, which of the batch's words a token is a piece of, -1 for special tokens.
+    shapes: int8 like ids, how its word is written, as shapes.py numbers it; None for tokens that show it themselves.
     """
 
     ids: Ints
     lengths: Ints
     words: Ints
     types: Ints | None = None
+    shapes: Ints | None = None
 
 
 class Layout:
@@ -116,6 +120,7 @@ class Layout:
 
     def __init__(self, store: Store, prefix: str = "") -> None:
         self.tables, self.special = store.tables, store.special
+        self.kinds = store.kinds
         self.first, self.last = store.special[prefix + "cls"], store.special[prefix + "sep"]
 
     def lay(self, rows: Sequence[Ints], table: str, most: int, seconds: Sequence[Ints] | None = None) -> Laid:
@@ -134,26 +139,32 @@ class Layout:
         words = np.full((count, longest), -1, np.int32)
         types = np.zeros((count, longest), np.int8) if seconds is not None else None
         ids[:, 0] = self.first
+        shapes = np.zeros((count, longest), np.int8) if table == "teacher" else None
         start, before, every = np.ones(count, np.int64), 0, np.arange(count)
-        for number, (values, row, within, own, word) in enumerate(parts):
+        for number, (values, row, within, own, word, kind) in enumerate(parts):
             place = start[row] + within
             ids[row, place], words[row, place] = values, word + before
+            if shapes is not None:
+                shapes[row, place] = kind
             end = start + own
             ids[every, end] = self.last
             if types is not None and number == 1:
                 columns = np.arange(longest)
                 types[(columns >= start[:, None]) & (columns <= end[:, None])] = 1
             start, before = end + 1, before + sum(map(len, rows))
-        return Laid(ids, lengths.astype(np.int32), words, types)
+        return Laid(ids, lengths.astype(np.int32), words, types, shapes)
 
-    def _part(self, rows: Sequence[Ints], table: str, room: int | Ints) -> tuple[Ints, Ints, Ints, Ints, Ints]:
-        """Per token: id, row, place in its part, (per row: tokens), word."""
+    def _part(self, rows: Sequence[Ints], table: str, room: int | Ints) -> tuple[Ints, ...]:
+        """Per token: id, row, place in its part, (per row: tokens), word, shape."""
         sizes = np.fromiter(map(len, rows), np.int64, len(rows))
         flat = np.concatenate([*rows, np.zeros(0, np.int64)]).astype(np.int64)
         values, word = self.tables[table].gather(flat)
         row = np.repeat(np.arange(len(rows)), sizes)[word]
         tokens = np.bincount(row, minlength=len(rows))
         within = np.arange(len(values)) - np.repeat(np.cumsum(tokens) - tokens, tokens)
+        shape = np.zeros(len(word), np.int8)
+        if table == "teacher":
+            shape = 1 + 2 * self.kinds[flat].astype(np.int8)[word] + (np.diff(word, prepend=-1) == 0)
         kept = within < (np.asarray(room)[row] if np.ndim(room) else room)
         own = np.minimum(tokens, room)
-        return values[kept], row[kept], within[kept], own, word[kept]
+        return values[kept], row[kept], within[kept], own, word[kept], shape[kept]

@@ -5,9 +5,9 @@
 
 Stage one (up to FIRST of the time) distils the teacher and learns masked words; stage two adds every head. With --focus
 it goes on with one head of weights that are there (--begin), while the others keep saying what they said; with --tagger
-the teacher learns names, and the student then learns from it what texts without labels hold (if out/mini/tagger is
-there). The rate of learning follows how much of the steps or seconds is used. out/mini/log.jsonl has the losses,
-state.pt the state to resume from, weights-*.safetensors the averaged weights as float16.
+a copy of the teacher learns names, and the student then learns from all such taggers (out/mini/tagger-*) what texts
+without labels hold. The rate of learning follows how much of the steps or seconds is used. out/mini/log.jsonl has the
+losses and F1 of held-out names, state.pt the state to resume from, weights/ the averaged weights as float16.
 """
 
 from __future__ import annotations
@@ -31,7 +31,21 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from onepass.model.int8 import SCALE, dequantize
-from training.batches import Answered, Batch, Distilled, Labelled, Masked, Mixed, Near, Pairs, Read, Source, Tagged
+from training.batches import (
+    Answered,
+    Batch,
+    Distilled,
+    Labelled,
+    Masked,
+    Mixed,
+    Named,
+    Near,
+    Pairs,
+    Read,
+    Source,
+    Tagged,
+)
+from training.held import names_found
 from training.model import Mini, Shape, Tagger, Trunk, joined, mean
 from training.objectives import OBJECTIVES, Learner
 from training.store import Ints, Layout, Store
@@ -41,7 +55,8 @@ FOCUS = ("entities", "late", "pairs", "answer", "nli", "sentiment", "toxicity", 
 PARTS = 4  # files of weights, each smaller than 16 MiB
 DISTILLED = {"passages": 0.5, "short": 0.2, "queries": 0.15, "texts": 0.1, "phrases": 0.05}
 MASKED = {"passages": 0.7, "short": 0.3}
-UNMARKED = {"unmarked.short": 0.6, "unmarked.queries": 0.15, "unmarked.passages": 0.25}
+NAMED = {"marked": 0.3, "unmarked.encyclopaedic": 0.25, "unmarked.short": 0.2, "unmarked.queries": 0.05}
+NAMED |= {"unmarked.passages": 0.2}
 
 
 class Endless(IterableDataset[dict[str, Batch]]):
@@ -79,7 +94,7 @@ def first_stage(store: Store, tokens: int, seed: int) -> Mixed:
     return Mixed(always, {}, 0, seed)
 
 
-def second_stage(store: Store, tokens: int, seed: int, near: Mapping[str, tuple[Ints, Ints]], tagger: bool) -> Mixed:
+def second_stage(store: Store, tokens: int, seed: int, near: Mapping[str, tuple[Ints, Ints]], taught: bool) -> Mixed:
     kinds = [name.removeprefix("pairs.") for name in store.tasks if name.startswith("pairs.")]
     shares = {kind: len(store.tasks["pairs." + kind]) ** 0.5 for kind in kinds}
     third = tokens // 3
@@ -97,13 +112,9 @@ def second_stage(store: Store, tokens: int, seed: int, near: Mapping[str, tuple[
         "distilled": Distilled(store, DISTILLED, third // 2),
         "masked": Masked(store, MASKED, third // 2),
     }
-    if tagger:
-        at_times["named"] = 0.12, unmarked(store, third // 2)
+    if taught:
+        at_times["named"] = 0.12, Named(store, NAMED, third // 2)
     return Mixed(always, at_times, 3, seed + 1)
-
-
-def unmarked(store: Store, tokens: int) -> Distilled:
-    return Distilled(store, UNMARKED, tokens, (32, 64, 128), (0.4, 0.4, 0.2))
 
 
 def focused(mixed: Mixed, name: str, store: Store, tokens: int) -> Mixed:
@@ -115,10 +126,10 @@ def focused(mixed: Mixed, name: str, store: Store, tokens: int) -> Mixed:
     }
     if name != "answer":
         kept["kept_answers"] = 0.25, Answered(store, few)
-    learned = {name: mixed.at_times[name][1]}
-    if name == "entities" and "named" in mixed.at_times:
-        learned["named"] = unmarked(store, tokens // 3)
-    return Mixed(learned, kept, 1, mixed.seed)
+    if name != "entities" or "named" not in mixed.at_times:
+        return Mixed({name: mixed.at_times[name][1]}, kept, 1, mixed.seed)
+    # labels are few, and learned by heart if they come in each step
+    return Mixed({"named": Named(store, NAMED, tokens // 2)}, kept | {name: (0.2, Tagged(store, few))}, 2, mixed.seed)
 
 
 def names(training: Training, store: Store, device: str) -> Mixed:
@@ -262,7 +273,7 @@ def planned(training: Training, store: Store, device: str) -> Mixed:
     near = {}
     if options.focus in (None, "late"):
         near = nearest(training.learner, store, device, pairs_of_a_kind=options.pairs)
-    mixed = second_stage(store, options.tokens, seed, near, training.learner.tagger is not None)
+    mixed = second_stage(store, options.tokens, seed, near, bool(training.learner.taggers))
     return mixed if options.focus is None else focused(mixed, options.focus, store, options.tokens)
 
 
@@ -288,6 +299,7 @@ def run(training: Training, store: Store, folder: Path, device: str, plan: Plan)
             if training.step % options.every == 0:
                 shown = {name: round(float(total) / count, 4) for name, (total, count) in sums.items()}
                 line = {"step": training.step, "seconds": round(training.used, 1), "stage": stage} | shown
+                line["f1"] = names_found(training.learner.model, store, device)
                 log.write(json.dumps(line) + "\n")
                 log.flush()
                 print(json.dumps(line), flush=True)  # noqa: T201
@@ -362,7 +374,7 @@ def parsed(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--focus", choices=FOCUS, help="what alone stage two learns; the other heads say what they said"
     )
-    parser.add_argument("--tagger", action="store_true", help="teach the teacher names, into the folder tagger")
+    parser.add_argument("--tagger", type=int, default=0, help="teach a copy of the teacher names, into tagger-NUMBER")
     parser.add_argument("--pairs", type=int, default=4000, help="of each kind, to look for near texts among")
     parser.add_argument("--begin", type=Path, help="folder of weights to begin with; heads of other shapes begin anew")
     parser.add_argument("--tokens", type=int, default=98_304, help="of a step")
@@ -384,6 +396,7 @@ def main(given: list[str] | None = None) -> None:
         sys.exit("say how long to train: --steps or --seconds")
     if options.focus and not options.begin:
         sys.exit("--focus goes on with weights that are there: name their folder with --begin")
+    options.seed += 1000 * options.tagger
     torch.manual_seed(options.seed)
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cuda.enable_cudnn_sdp(False)  # it plans each shape for a tenth of a second
@@ -391,7 +404,7 @@ def main(given: list[str] | None = None) -> None:
     teacher = load_teacher(options.folder / "teacher.safetensors").to(options.device)
     out: Path = options.folder
     if options.tagger:
-        out, options.first = out / "tagger", 0.0
+        out, options.first = out / f"tagger-{options.tagger}", 0.0
     out.mkdir(exist_ok=True)
     learner = of_names(teacher, options) if options.tagger else of_all(teacher, store, options)
     training = Training(learner, options)
@@ -399,6 +412,7 @@ def main(given: list[str] | None = None) -> None:
         training.resume(out / "state.pt", options.device)
     run(training, store, out, options.device, names if options.tagger else planned)
     training.average()
+    print("F1 of held-out names:", names_found(learner.model, store, options.device), flush=True)  # noqa: T201
     save_weights(learner.model, out / "weights")
 
 
@@ -419,11 +433,11 @@ def of_all(teacher: Trunk, store: Store, options: argparse.Namespace) -> Learner
         begin(model, load_weights(options.begin))
     model.to(options.device)
     before = copy.deepcopy(model).eval().requires_grad_(False) if options.focus else None
-    taught = options.folder / "tagger" / "weights"
-    tagger = load_tagger(teacher, taught).to(options.device) if taught.exists() else None
+    taught = sorted(options.folder.glob("tagger-*/weights"))
+    taggers = [load_tagger(teacher, weights).to(options.device) for weights in taught]
     if options.device.startswith("cuda"):
         teacher = teacher.bfloat16()
-    return Learner(model.train(), teacher, tagger, before, options.focus)
+    return Learner(model.train(), teacher, taggers, before, options.focus)
 
 
 def load_tagger(teacher: Trunk, folder: Path) -> Tagger:
