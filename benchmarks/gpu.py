@@ -377,7 +377,7 @@ def main() -> None:
 
 
 def whole(bench: Bench, arguments: argparse.Namespace) -> None:
-    timing: dict[str, Any] = {"seconds": 0.0, "rounds": 1} if bench.tiny else {"seconds": 0.8, "rounds": 9}
+    timing: dict[str, Any] = {"seconds": 0.0, "rounds": 1} if bench.tiny else {"seconds": 0.5, "rounds": 9}
     expected = dict.fromkeys(EXPECTED, 0.0) if bench.tiny else EXPECTED
     parts = arguments.parts
     for name in arguments.models if "models" in parts else ():

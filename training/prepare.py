@@ -225,7 +225,8 @@ class Gathered:
         self.tasks["entities.held"] = np.array([row for row, _, _ in held], np.int32)
         self.tags = Ragged.of([tags for _, tags, _ in every["train"] + held], np.uint8)
         self.groups["short"] += [row for row, _, _ in every["train"]]
-        self.groups["marked"] = [row for row, _, one in every["train"] if one.source in ENCYCLOPAEDIC]
+        for source in ENCYCLOPAEDIC:
+            self.groups[f"marked.{source}"] = [row for row, _, one in every["train"] if one.source == source]
         found = [spans_of(one) for _, _, one in every["train"]]
         known = {text[start:stop] for text, spans in found for start, stop, _ in spans}
         self.groups["names"] = [self.texts.number(name) for name in sorted(known)]
