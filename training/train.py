@@ -55,8 +55,8 @@ FOCUS = ("entities", "late", "pairs", "answer", "nli", "sentiment", "toxicity", 
 PARTS = 4  # files of weights, each smaller than 16 MiB
 DISTILLED = {"passages": 0.5, "short": 0.2, "queries": 0.15, "texts": 0.1, "phrases": 0.05}
 MASKED = {"passages": 0.7, "short": 0.3}
-NAMED = {"marked.wikigold": 0.15, "marked.crossner": 0.15, "unmarked.encyclopaedic": 0.25, "unmarked.short": 0.2}
-NAMED |= {"unmarked.queries": 0.05, "unmarked.passages": 0.2}
+NAMED = {"marked.wikigold": 0.2, "marked.crossner": 0.2, "unmarked.encyclopaedic": 0.25, "unmarked.short": 0.15}
+NAMED |= {"unmarked.queries": 0.05, "unmarked.passages": 0.15}
 
 
 class Endless(IterableDataset[dict[str, Batch]]):

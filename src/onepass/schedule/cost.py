@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from onepass.engines.batch import Engine, PackedBatch
 from onepass.engines.place import CPU, Place
 
 # As many tokens as make the fixed part this share of the whole: of a full micro-batch, and of one while little waits.
@@ -68,3 +70,34 @@ class Cost:
     def small(self) -> int:
         """Tokens of the smallest micro-batches into which a short queue is cut."""
         return int(min(max(self.fixed / (SMALL_OVERHEAD * self.per_token), LEAST_SMALL), self.budget))
+
+
+def measure(engine: Engine, max_length: int, place: Place = CPU) -> Cost:
+    """Time the engine, on one core or on the GPU, at the place's sizes within about its seconds, and fit its cost."""
+    lengths: list[tuple[int, ...]] = []
+    seconds: list[float] = []
+    limit = time.monotonic() + place.seconds
+    for rows in place.sizes:
+        batch = warm_up_batch([min(n, max_length) for n in rows])
+        best = min(_timed(engine, batch) for _ in range(place.runs))
+        lengths.append(tuple(np.diff(batch.offsets).tolist()))
+        seconds.append(best)
+        if time.monotonic() > limit:
+            break
+    return Cost.fit(lengths, seconds, place)
+
+
+def warm_up_batch(lengths: Sequence[int]) -> PackedBatch:
+    tokens = sum(lengths)
+    return PackedBatch(
+        ids=np.zeros(tokens, np.int32),
+        types=np.zeros(tokens, np.int32),
+        offsets=np.cumsum([0, *lengths], dtype=np.int32),
+        visible=np.array(lengths, np.int32),
+    )
+
+
+def _timed(engine: Engine, batch: PackedBatch) -> float:
+    started = time.perf_counter()
+    engine.run(batch, [], 1)
+    return time.perf_counter() - started

@@ -24,11 +24,11 @@ from typing import Protocol
 
 import numpy as np
 
-from onepass.engines.batch import Engine, Output, PackedBatch, RowOutput
+from onepass.engines.batch import Engine, Output, RowOutput
 from onepass.engines.place import CPU, Place
 from onepass.errors import Cancelled, EngineFailure, OnepassError
 from onepass.schedule.admission import Admission
-from onepass.schedule.cost import Cost
+from onepass.schedule.cost import Cost, measure
 from onepass.schedule.pack import pack, unpack
 from onepass.schedule.row import Row
 from onepass.schedule.scheduler import Flow, Scheduler
@@ -394,34 +394,3 @@ def _step_back() -> None:
 def _hand_out(deliveries: list[tuple[Sink, list[Result]]]) -> None:
     for sink, results in deliveries:
         sink.deliver(results)
-
-
-def measure(engine: Engine, max_length: int, place: Place = CPU) -> Cost:
-    """Time the engine, on one core or on the GPU, at the place's sizes within about its seconds, and fit its cost."""
-    lengths: list[tuple[int, ...]] = []
-    seconds: list[float] = []
-    limit = time.monotonic() + place.seconds
-    for rows in place.sizes:
-        batch = warm_up_batch([min(n, max_length) for n in rows])
-        best = min(_timed(engine, batch) for _ in range(place.runs))
-        lengths.append(tuple(np.diff(batch.offsets).tolist()))
-        seconds.append(best)
-        if time.monotonic() > limit:
-            break
-    return Cost.fit(lengths, seconds, place)
-
-
-def warm_up_batch(lengths: Sequence[int]) -> PackedBatch:
-    tokens = sum(lengths)
-    return PackedBatch(
-        ids=np.zeros(tokens, np.int32),
-        types=np.zeros(tokens, np.int32),
-        offsets=np.cumsum([0, *lengths], dtype=np.int32),
-        visible=np.array(lengths, np.int32),
-    )
-
-
-def _timed(engine: Engine, batch: PackedBatch) -> float:
-    started = time.perf_counter()
-    engine.run(batch, [], 1)
-    return time.perf_counter() - started

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 from array import array
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -14,17 +14,13 @@ from onepass.blocking import is_own
 from onepass.engines.batch import Floats, RowOutput
 from onepass.errors import Cancelled, EmptyInput
 from onepass.model.checkpoint import Checkpoint
+from onepass.schedule.chunks import CHARACTERS_AT_ONCE, CHUNK_ITEMS, MOST_ITEMS, characters, chunks_of, size
 from onepass.schedule.device import Device, Result
 from onepass.schedule.estimates import most_in_windows, most_tokens
 from onepass.schedule.pieces import Encoded, Pieces
 from onepass.schedule.row import Ask, Row
 from onepass.schedule.scheduler import Flow
 from onepass.schedule.tokenizer import PLAIN, EncodeOptions, Input, Tokenizer
-
-CHUNK_ITEMS = 32  # tokenised together: the first are computed while the next are tokenised, and others get their turn
-MOST_ITEMS = 128  # of later chunks; fewer where the queue has not the room for so many rows
-CHUNK_CHARACTERS = 32_768  # or token ids
-CHARACTERS_AT_ONCE = 500  # of a first chunk: tokenised sooner than it could go to another thread and back
 
 T = TypeVar("T")
 
@@ -249,7 +245,7 @@ class _Run:
     async def _chunks(self, inputs: Iterable[Input]) -> AsyncIterator[list[Input]]:
         """Some inputs at a time; anything but a list may block (a file, say), so it is drawn from off the loop."""
         rows = self.served.device.admission.capacity // self.tokenizer.max_length
-        chunks = _cut(inputs, min(max(rows, CHUNK_ITEMS), MOST_ITEMS))
+        chunks = chunks_of(inputs, min(max(rows, CHUNK_ITEMS), MOST_ITEMS))
         while not self.done.done():
             if isinstance(inputs, list):
                 chunk = next(chunks, None)
@@ -308,7 +304,7 @@ class _Run:
         self.usage.lengths.extend(lengths)
         self._count_inputs(len(chunk), rows)
         self.usage.windows += len(rows) - len(chunk)
-        self.usage.characters += sum(map(_characters, chunk))
+        self.usage.characters += sum(map(characters, chunk))
         self.inputs += len(chunk)
         self.sent += len(rows)
         if self.keep:
@@ -332,7 +328,7 @@ class _Run:
             rows = self.tokenizer.encode(chunk, self.options, first=first, known=self.known)
             return [(row, self.asks(row)) for row in rows], time.monotonic() - started
 
-        if first or sum(map(_size, chunk)) > CHARACTERS_AT_ONCE:
+        if first or sum(map(size, chunk)) > CHARACTERS_AT_ONCE:
             return self.job.begun_off_loop(encode)
         at_once = self.loop.create_future()
         at_once.set_result(encode())
@@ -347,7 +343,7 @@ class _Run:
                 return sum(most_in_windows(tokenizer, item, self.options, self.known) for item in inputs)
 
             pairs = any(isinstance(item, tuple) for item in inputs)  # of which one text may have to be tokenised
-            long = pairs and sum(map(_size, inputs)) > CHARACTERS_AT_ONCE
+            long = pairs and sum(map(size, inputs)) > CHARACTERS_AT_ONCE
             return await self.job.off_loop(windows) if long else windows()
         extra += len(self.options.before) + len(self.options.after)
         least = 0 if self.options.expansion is None else self.options.expansion.length
@@ -384,29 +380,3 @@ def _looked_at(abandoned: asyncio.Future[Tokenized]) -> None:
     """What went wrong with a chunk that nobody waits for any more is no news."""
     if not abandoned.cancelled():
         abandoned.exception()
-
-
-def _cut(inputs: Iterable[Input], largest: int) -> Iterator[list[Input]]:
-    """Chunks of about CHUNK_CHARACTERS: first of CHUNK_ITEMS inputs, then each time of twice as many, to `largest`."""
-    chunk: list[Input] = []
-    size, most = 0, CHUNK_ITEMS
-    for item in inputs:
-        chunk.append(item)
-        size += _size(item)
-        if len(chunk) == most or size >= CHUNK_CHARACTERS:
-            yield chunk
-            chunk, size, most = [], 0, min(2 * most, largest)
-    if chunk:
-        yield chunk
-
-
-def _size(item: Input) -> int:
-    """Characters, or token ids."""
-    return len(item) if isinstance(item, list) else _characters(item)
-
-
-def _characters(item: Input) -> int:
-    """Of the texts of an item; token ids have none."""
-    if isinstance(item, str):
-        return len(item)
-    return sum(map(len, item)) if isinstance(item, tuple) else 0
