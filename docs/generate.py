@@ -33,9 +33,8 @@ A table has neither flag nor variable. `[moderation]` names the labels that make
 its start one that does not fit the model; of the commands only `moderate` reads it.
 
 One variable has no flag: `ONEPASS_ISA` (`amx`, `avx512bf16`, `avx512`, `avx2` or `portable`) forces the instruction
-set of the native engine, which otherwise takes the widest the machine has, but `amx` only when asked, because it was
-checked on an emulator only. The first two multiply bfloat16, which with them is what `dtype` "auto" means.
-`onepass info` shows what was chosen and why.
+set of the native engine, which otherwise takes the widest the machine has. The first two multiply bfloat16, which with
+them is what `dtype` "auto" means. `onepass info` shows what was chosen and why.
 
 A value that cannot be read, and a key that no setting has, is an error that names it. Kubernetes sets `ONEPASS_PORT` in
 every pod beside a Service called `onepass`; set `enableServiceLinks: false` or choose another name for the Service."""

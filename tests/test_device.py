@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from onepass import Encoder
 from onepass.engines.batch import Engine, Floats, Ints, Output, PackedBatch, Read
 from onepass.engines.place import CPU
-from onepass.errors import Cancelled, EngineFailure, Overloaded, TooLarge
+from onepass.errors import Cancelled, EngineFailure, InvalidInput, Overloaded, TooLarge
 from onepass.schedule.admission import Admission
 from onepass.schedule.cost import Cost
 from onepass.schedule.device import Device, MicroBatch
@@ -405,3 +405,29 @@ async def test_a_gpu_is_given_several_micro_batches_at_once(tiny_embedder: Path)
         device.unregister("rig")
         encoder.close()
         device.close()
+
+
+@pytest.mark.parametrize("queue_tokens", [100_000, 2500])
+def test_where_cores_do_not_compute_the_next_chunk_is_tokenised_ahead(tiny_embedder: Path, queue_tokens: int) -> None:
+    """Also where the queue has room for little more than one chunk."""
+    texts = [f"the {' quick' * (number % 7)} fox" for number in range(400)]
+    with Encoder(tiny_embedder, device=Device(2)) as plain:
+        expected = plain.embed(texts)
+    device = Device(2, queue_tokens, place=replace(CPU, calls=3))
+    begun: list[bool] = []  # whether the chunk before was sent when one was begun
+
+    with Encoder(tiny_embedder, device=device) as encoder:
+        tokenize = encoder.tokenizer.encode
+
+        def noted(items: Any, options: Any, *, first: int = 0, known: Any = None) -> Any:
+            begun.append(device._scheduler._number >= first)
+            return tokenize(items, options, first=first, known=known)
+
+        encoder.tokenizer.encode = noted  # type: ignore[method-assign]
+        assert np.array_equal(encoder.embed(texts), expected)
+        assert not all(begun) or queue_tokens == 2500
+        with pytest.raises(InvalidInput, match="^input 300 is not Unicode text"):
+            encoder.embed([*texts[:300], "\ud800", *texts[300:]])
+        assert np.array_equal(encoder.embed(texts[:40]), expected[:40])
+        assert (device.queued_rows, device.admission.reserved) == (0, 0)
+    device.close()

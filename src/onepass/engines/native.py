@@ -22,8 +22,6 @@ from onepass.model.heads import HeadSpec
 from onepass.model.spec import EncoderSpec
 from onepass.model.weights import Weights
 
-UNPROVEN = {"amx"}  # its kernels passed native/check on a processor that has it; the engine's tests have not run there
-
 
 def instruction_sets() -> dict[str, str]:
     """Every instruction set in this build, the widest first: "" if this machine runs it, else why it does not."""
@@ -48,20 +46,12 @@ def choose_instruction_set(asked: str | None = None) -> tuple[str, str]:
     if name is None:
         name, reason = os.environ.get("ONEPASS_ISA"), "set by ONEPASS_ISA"
     if not name:
-        return _widest(usable)
+        return usable[0], "the widest this machine has"
     if name not in sets:
         raise BadSetting(f"instruction set {name!r} is unknown; choose {', '.join(usable)}")
     if sets[name]:
         raise BadSetting(f"instruction set {name!r} cannot be used: {sets[name]}; choose {', '.join(usable)}")
     return name, reason
-
-
-def _widest(usable: list[str]) -> tuple[str, str]:
-    """The widest that has run on a machine of its kind; ONEPASS_ISA takes the others."""
-    proven = next(name for name in usable if name not in UNPROVEN)
-    if proven == usable[0]:
-        return proven, "the widest this machine has"
-    return proven, f"{usable[0]} is there, but was checked on an emulator only; ONEPASS_ISA={usable[0]} takes it"
 
 
 class Native:
