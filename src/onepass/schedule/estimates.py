@@ -6,17 +6,19 @@ its bytes; the exact count settles that.
 
 from __future__ import annotations
 
+from onepass.schedule.chunks import characters
 from onepass.schedule.pieces import Pieces
 from onepass.schedule.tokenizer import CHARACTERS_PER_TOKEN, EncodeOptions, Input, Tokenizer, texts_of
 
 
 def most_tokens(tokenizer: Tokenizer, item: Input) -> int:
     """Of an input that becomes one row."""
+    most = tokenizer.max_length
+    if characters(item) >= most:  # no need to look at them
+        return most
     if isinstance(item, tuple):
-        size = sum(map(_bytes, item)) + _around_pair(tokenizer)
-    else:
-        size = (_bytes(item) if isinstance(item, str) else len(item)) + tokenizer.special_tokens()
-    return min(size, tokenizer.max_length)
+        return min(sum(map(_bytes, item)) + _around_pair(tokenizer), most)
+    return min((_bytes(item) if isinstance(item, str) else len(item)) + tokenizer.special_tokens(), most)
 
 
 def most_in_windows(tokenizer: Tokenizer, item: Input, options: EncodeOptions, known: dict[str, Pieces]) -> int:

@@ -313,7 +313,7 @@ class _Run:
     def _count_inputs(self, items: int, rows: list[Encoded]) -> None:
         """Each once, and once where it was cut, also where its items are in two chunks."""
         together = self.options.together
-        self.usage.inputs += sum(item % together == 0 for item in range(self.inputs, self.inputs + items))
+        self.usage.inputs += -(-(self.inputs + items) // together) - -(-self.inputs // together)
         cut = {row.input // together for row in rows if row.cut}
         self.usage.truncated += len(cut - {self.last_cut})
         self.last_cut = max(cut, default=self.last_cut)
