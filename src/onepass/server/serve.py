@@ -41,8 +41,6 @@ def serve(models: Mapping[str, str | Path], model_settings: ModelSettings, setti
     Raises BadSetting if the address cannot be had, and whatever loading a model raises.
     """
     set_up_logging(settings.log_level, settings.log_format)
-    # The tokenizers library would start a thread pool of its own beside ours.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
         run(Service(settings), lambda: spared(load(models, model_settings, settings)))
@@ -55,6 +53,8 @@ def load(
 ) -> dict[str, Encoder]:
     """The encoders by name, all on one device."""
     place = find_place(model_settings.device, model_settings.engine)
+    # The tokenizers library starts threads of its own: on the cores beside ours, which are free where a GPU computes.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false" if place.calls is None else "true")
     device = Device(model_settings.cores or compute_threads(), settings.queue_tokens, place)
     adapters = of_each(models, "adapter", model_settings.adapter)
     rerankers = of_each(models, "reranker", model_settings.reranker)
