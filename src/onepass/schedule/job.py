@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import time
 from array import array
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -118,9 +119,9 @@ class Job:
         self, inputs: Iterable[Input], asks: AsksOf, *, options: EncodeOptions = PLAIN
     ) -> list[tuple[RowOutput, ...]]:
         """As `rows`, but only what each row gave, in order; the rows themselves are not kept."""
-        self._run = _Run(self, asks, options, keep=False)
-        await self._run.all(inputs)
-        return self._run.outputs_in_order()
+        with self._running(_Run(self, asks, options, keep=False)) as run:
+            await run.all(inputs)
+        return run.outputs_in_order()
 
     async def rows(
         self, inputs: Iterable[Input], asks: AsksOf, *, options: EncodeOptions = PLAIN
@@ -129,10 +130,10 @@ class Job:
 
         `asks` is called in a tokenising thread and may refuse a row with a typed error.
         """
-        self._run = _Run(self, asks, options, keep=True)
-        await self._run.all(inputs)
-        rows: list[list[Answered]] = [[] for _ in range(self._run.inputs)]
-        for encoded, outputs in zip(self._run.encoded, self._run.outputs_in_order(), strict=True):
+        with self._running(_Run(self, asks, options, keep=True)) as run:
+            await run.all(inputs)
+        rows: list[list[Answered]] = [[] for _ in range(run.inputs)]
+        for encoded, outputs in zip(run.encoded, run.outputs_in_order(), strict=True):
             rows[encoded.input].append(Answered(encoded, outputs))
         return rows
 
@@ -150,9 +151,21 @@ class Job:
             answers.append(answer(row))
             return ()
 
-        self._run = _Run(self, asks, options, keep=False, tokenizer=tokenizer)
-        await self._run.encode_all(inputs)
+        with self._running(_Run(self, asks, options, keep=False, tokenizer=tokenizer)) as run:
+            await run.encode_all(inputs)
         return answers
+
+    @contextmanager
+    def _running(self, run: _Run) -> Iterator[_Run]:
+        """Which run `cancel` stops. Afterwards none: a job and a run that held each other would wait for the search for
+        cycles, which stops everything for tens of milliseconds when it comes.
+        """
+        self._run = run
+        try:
+            yield run
+        finally:
+            if self._run is run:
+                self._run = None
 
     async def off_loop(self, work: Callable[[], T]) -> T:
         """What `work` gives, done in a tokenising thread when its turn comes."""

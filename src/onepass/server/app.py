@@ -174,8 +174,7 @@ class Endpoint:
             if call.stopped != "left":
                 await respond(call, answer, send)
         finally:
-            if call.watch is not None:
-                call.watch.cancel()
+            call.end()
             self.service.calls.discard(call)
             self.service.metrics.running.dec()
         await report(call, operation.path, None if call.stopped == "left" else answer.status, error)

@@ -97,7 +97,7 @@ class Call:
         self.service = service
         self.kind = kind
         self.named = named
-        self.whole = self
+        self._whole: Call | None = None
         self.started = time.perf_counter()
         self.model = ""
         self.inputs = 0
@@ -109,6 +109,11 @@ class Call:
         self.stopped: Literal["left", "expired"] | None = None
         self.task = asyncio.current_task()
         self.watch: asyncio.TimerHandle | asyncio.Task[None] | None = None
+
+    @property
+    def whole(self) -> Call:
+        """The call that this one is a part of, or itself."""
+        return self._whole or self
 
     def choose(self, model: str | None) -> Encoder:
         self.model, self.encoder = self.service.choose(model or self.named.get("model"))
@@ -128,7 +133,7 @@ class Call:
     def part(self) -> Call:
         """A call for a part of this one; together they have as many inputs as one may."""
         part = Call(self.service, self.kind, self.named)
-        part.whole = self
+        part._whole = self
         return part
 
     def add(self, parts: Sequence[Call]) -> None:
@@ -164,6 +169,12 @@ class Call:
         if self.stopped is None and self.task is not None:
             self.stopped = why
             self.task.cancel()
+
+    def end(self) -> None:
+        """Nothing watches it any more, and it holds nothing that holds it: Python need not look for cycles."""
+        if self.watch is not None:
+            self.watch.cancel()
+        self.watch = self.task = None
 
 
 def shortened(text: str) -> str:
