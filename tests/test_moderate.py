@@ -39,10 +39,10 @@ def one(tiny_classifier: Path) -> Iterator[Encoder]:
 
 def test_a_category_scores_as_its_largest_label_where_any_may_hold(several: Encoder) -> None:
     assert several.tasks == ["classify", "moderate"]
-    for found, labels in zip(several.moderate(TEXT), map(dict, several.classify(TEXT)), strict=True):
-        assert found.scores == pytest.approx(
-            {"mood": max(labels["joy"], labels["surprise"]), "harm": max(labels["anger"], labels["fear"])}, abs=1e-6
-        )
+    texts = [text[:end] for text in TEXT for end in range(1, len(text), 5)]
+    for found, labels in zip(several.moderate(texts), map(dict, several.classify(texts)), strict=True):
+        expected = {"mood": max(labels["joy"], labels["surprise"]), "harm": max(labels["anger"], labels["fear"])}
+        assert found.scores == expected  # to the last bit
         assert found.categories == {"mood": found.scores["mood"] >= 0.5, "harm": found.scores["harm"] >= 0.9}
         assert found.flagged == any(found.categories.values())
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer
 
 from onepass.errors import OnepassError
 from onepass.model.checkpoint import load_checkpoint
@@ -67,6 +67,8 @@ class Kind:
         "num_hidden_layers",
         "intermediate_size",
     )
+    scale: float = 1.0
+    """Of the parameters, where states would grow from layer to layer until the smallest rounding decides a softmax."""
 
 
 FAST = "PreTrainedTokenizerFast"
@@ -133,6 +135,7 @@ KINDS: dict[Family, Kind] = {
             "intra_bottleneck_size": 16,
             "num_feedforward_networks": 3,
         },
+        scale=0.7,
     ),
     # encoders of other layouts, decoders, the encoders of encoder-decoders
     "albert": Kind(
@@ -197,7 +200,7 @@ def tiny_checkpoint(
             settings.label2id = {name: index for index, name in enumerate(names)}
             settings.problem_type = "multi_label_classification" if head == "multilabel" else None
         model = getattr(auto, AUTO.get(head, "AutoModelForSequenceClassification")).from_config(settings)
-    redraw(model, seed, scale)
+    redraw(model, seed, scale * KINDS[family].scale)
     model.save_pretrained(folder)
     write_tokenizer(folder, family)
     if head == "embed":
@@ -403,66 +406,14 @@ def write_tokenizer(folder: Path, family: Family) -> None:
 
 
 def tiny_tokenizer(family: Family) -> Tokenizer:
-    """A fresh tokenizer, trained on TEXT, that frames sentences and pairs as the family does."""
+    """A fresh tokenizer of vocabularies/, trained on TEXT, that frames sentences and pairs as the family does."""
     vocabulary = KINDS[family].vocabulary
     return Tokenizer.from_str(_trained(vocabulary))
 
 
 @functools.cache
 def _trained(vocabulary: Literal["wordpiece", "bytes", "unigram"]) -> str:
-    make = {"wordpiece": _wordpiece, "bytes": _bytes, "unigram": _unigram}[vocabulary]
-    return make().to_str()
-
-
-def _wordpiece() -> Tokenizer:
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer.train_from_iterator(
-        TEXT, trainers.WordPieceTrainer(vocab_size=400, special_tokens=special, show_progress=False)
-    )
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS]:0 $A:0 [SEP]:0",
-        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
-        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
-    )
-    return tokenizer
-
-
-SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
-MASK = AddedToken("<mask>", lstrip=True, special=True)
-
-
-def _bytes() -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=500,
-        special_tokens=SPECIAL,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(TEXT, trainer)
-    tokenizer.add_special_tokens([MASK])
-    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
-    return tokenizer
-
-
-def _unigram() -> Tokenizer:
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.normalizer = normalizers.NFKC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
-    tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(vocab_size=300, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False)
-    tokenizer.train_from_iterator(TEXT, trainer)
-    tokenizer.add_special_tokens([MASK])
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
-    )
-    return tokenizer
+    return (Path(__file__).parent / "vocabularies" / f"{vocabulary}.json").read_text()
 
 
 def _config(family: Family, tokenizer: Tokenizer, given: dict[str, Any]) -> Any:

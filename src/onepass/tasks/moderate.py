@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from onepass.engines.arithmetic import FINISHES
 from onepass.engines.batch import Floats
 from onepass.errors import BadCheckpoint, BadSetting, EmptyInput, InvalidInput, WrongTask
 from onepass.model.checkpoint import Checkpoint
@@ -78,11 +81,11 @@ async def moderate(
 
 
 def moderating(name: str, head: HeadSpec, categories: Sequence[Category]) -> Reading[Moderated]:
-    ask = Ask(name)
+    ask = Ask(name, finish="none")  # as classify asks, so that both give the same scores
     together = sum if head.finish == "softmax" else max
 
     def answer(item: str, rows: Sequence[Answered]) -> Moderated:
-        found: list[Floats] = [row.outputs[0].values[0] for row in rows]
+        found: Floats = FINISHES[head.finish](np.stack([row.outputs[0].values[0] for row in rows]))
         scores = {one.name: max(float(together(values[list(one.columns)])) for values in found) for one in categories}
         applies = {one.name: scores[one.name] >= one.threshold for one in categories}
         return Moderated(any(applies.values()), applies, scores)
