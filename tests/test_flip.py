@@ -235,7 +235,7 @@ def test_unflipped_specs_are_those_of_transformers(tmp_path: Path, family: Famil
     norms = [norm for norm in (spec.embed.norm, spec.final_norm, spec.layers[0].norm) if norm is not None]
     ids = [int(token) for token in np.random.default_rng(0).integers(5, 200, max(LENGTHS))]
     for size in {1.0, *(norm.eps**0.5 for norm in norms if norm.kind != "affine")}:  # where eps weighs nothing, or much
-        redraw(model, 0, size)
+        redraw(model, 0, size * KINDS[family].scale)
         model.save_pretrained(tmp_path)
         (ours,) = run(start("reference", load_checkpoint(tmp_path)), STATES.kind, [ids])
         assert error(ours, _states(encoder, ids)) < LIMIT

@@ -7,8 +7,9 @@ import functools
 from array import array
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from onepass.schedule.job import Answered
 from onepass.schedule.pieces import Alignment, Encoded
 from onepass.schedule.row import Ask
 from onepass.schedule.tokenizer import EncodeOptions
-from onepass.tasks.tag import AGGREGATIONS, Aggregation, Entity, _Tagger, tag
+from onepass.tasks.tag import AGGREGATIONS, Aggregation, Entity, Strategy, _Tagger, tag
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "in-between")
 AWKWARD = [
@@ -38,6 +39,7 @@ LONG = " ".join([*TEXT, *AWKWARD, *TEXT[::-1]])
 
 families = pytest.mark.parametrize("family", ["bert", "roberta", "xlm-roberta"])
 aggregations = pytest.mark.parametrize("aggregation", AGGREGATIONS)
+strategies = get_args(Strategy)  # transformers'
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +88,7 @@ def assert_same(ours: list[list[Entity]], expected: list[list[dict[str, Any]]], 
 
 
 @families
-@aggregations
+@pytest.mark.parametrize("aggregation", strategies)
 @pytest.mark.filterwarnings("ignore:Tokenizer does not support real words")
 def test_short_texts(folders: dict[str, Path], encoders: dict[str, Encoder], family: str, aggregation: Any) -> None:
     encoder = encoders[family]
@@ -99,12 +101,35 @@ def test_short_texts(folders: dict[str, Path], encoders: dict[str, Encoder], fam
 
 
 @families
-@pytest.mark.parametrize("aggregation", AGGREGATIONS[1:])
+@pytest.mark.parametrize("aggregation", strategies[1:])
 @pytest.mark.filterwarnings("ignore:Tokenizer does not support real words")
 def test_long_texts(folders: dict[str, Path], encoders: dict[str, Encoder], family: str, aggregation: Any) -> None:
     ours = encoders[family].tag([LONG, TEXT[0]], aggregation=aggregation, overlap=16)
     assert_same(ours, theirs(folders[family], aggregation, [LONG, TEXT[0]], stride=16), [LONG, TEXT[0]])
     assert max(entity.stop for entity in ours[0]) > len(LONG) - 40
+
+
+def test_names_are_of_one_kind(tmp_path: Path) -> None:
+    with Encoder(tiny_checkpoint(tmp_path, "bert", "tag", labels=("O", "PER", "LOC"), seed=4)) as encoder:
+        by_word, whole = (encoder.tag(TEXT, aggregation=how, ignore_labels=()) for how in ("average", "viterbi"))
+    broken = 0
+    for before, after in zip(by_word, whole, strict=True):
+        assert all("O" in (one.label, other.label) for one, other in pairwise(after))
+        if all("O" in (one.label, other.label) for one, other in pairwise(before)):
+            assert after == before
+        else:
+            broken += 1
+            assert (after[0].start, after[-1].stop) == (before[0].start, before[-1].stop)
+    assert 0 < broken < len(TEXT)
+
+
+def test_names_of_one_kind_need_words_outside(tmp_path: Path) -> None:
+    folder = tiny_checkpoint(tmp_path, "bert", "tag", labels=("NOUN", "VERB"))
+    with Encoder(folder) as encoder, pytest.raises(InvalidInput) as caught:
+        encoder.tag(TEXT[0], aggregation="viterbi")
+    assert str(caught.value) == (
+        "aggregation 'viterbi' needs a label 'O' of words outside all names, which head 'tag' lacks; choose another"
+    )
 
 
 def test_twenty_thousand_tokens(folders: dict[str, Path], bert: Encoder) -> None:
@@ -165,7 +190,10 @@ def test_the_reference_engine_tags_alike(folders: dict[str, Path], bert: Encoder
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"aggregation": "median"}, "aggregation 'median' is unknown; choose none, simple, first, average, max"),
+        (
+            {"aggregation": "median"},
+            "aggregation 'median' is unknown; choose none, simple, first, average, max, viterbi",
+        ),
         ({"ignore_labels": "O"}, "ignore_labels is the string 'O'; send a list of labels"),
         ({"window": 0}, "window is 0 tokens, this model takes rows of 1 to 64; choose one of these"),
         ({"window": 65}, "window is 65 tokens"),

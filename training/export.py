@@ -64,7 +64,7 @@ HEADS = {
     "sentiment": row_head("sentiment", SENTIMENTS, pairs=False),
     "toxicity": row_head("toxicity", ("toxic",), pairs=False),
     "entities": HeadSpec(
-        "tag", TOKENS, per_token=hidden_steps("entities"), finish="softmax", labels=TAGS, aggregation="average"
+        "tag", TOKENS, per_token=hidden_steps("entities"), finish="softmax", labels=TAGS, aggregation="viterbi"
     ),
     "rerank": HeadSpec("multivector", TOKENS, per_token=(Linear("rerank.weight", "rerank.bias"),), finish="l2"),
     "nli": row_head("nli", ENTAILMENTS, pairs=True),

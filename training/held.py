@@ -7,8 +7,9 @@ from itertools import pairwise
 import numpy as np
 import torch
 
+from onepass.tasks.viterbi import best_path
 from training.metrics import f1
-from training.model import Mini, Tagger
+from training.model import TAGS, Mini, Tagger
 from training.objectives import by_word
 from training.store import Ints, Layout, Store
 
@@ -23,9 +24,9 @@ def names_found(model: Mini | Tagger, store: Store, device: str) -> float:
     shapes = None if laid.shapes is None else torch.from_numpy(laid.shapes).to(device)
     with torch.autocast(device.partition(":")[0], torch.bfloat16):
         states = model.trunk(ids, lengths, None, 0.0, shapes)
-        tags = by_word(model.entities(states).softmax(-1), words, sum(map(len, rows))).argmax(-1).cpu().numpy()
+        chances = by_word(model.entities(states).softmax(-1), words, sum(map(len, rows))).cpu().numpy()
     marked = [store.tags[len(store.tasks["entities"]) + number] for number in range(len(rows))]
-    found = np.split(tags, np.cumsum([len(row) for row in rows])[:-1])
+    found = [best_path(own, TAGS) for own in np.split(chances, np.cumsum([len(row) for row in rows])[:-1])]
     return round(f1([spans(own) for own in found], [spans(own) for own in marked]), 4)
 
 

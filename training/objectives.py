@@ -19,6 +19,7 @@ from training.model import TEMPERATURE, Mini, Tagger, Trunk, mean
 
 Given = dict[str, Tensor]
 DROPOUT = 0.1
+STATES = 2.0  # the weight of a tagger's states beside what it says
 
 
 @dataclass
@@ -84,8 +85,7 @@ def distilled(learner: Learner, batch: Given) -> Tensor:
     count = int(batch["count"])
     ours = by_word(learner.model.words(states), batch["student.words"], count)
     goal = by_word(theirs, batch["teacher.words"], count)
-    met = (ours.abs().sum(-1) > 0) & (goal.abs().sum(-1) > 0)  # the end of a row may be cut for one of the two
-    return loss + 4 * ((1 - functional.cosine_similarity(ours, goal, dim=-1)) * met).sum() / met.sum()
+    return loss + 4 * apart(ours, goal)
 
 
 def masked(learner: Learner, batch: Given) -> Tensor:
@@ -164,16 +164,28 @@ def entities(learner: Learner, batch: Given) -> Tensor:
 
 
 def named(learner: Learner, batch: Given) -> Tensor:
-    """What the taggers say of each word on average, of texts without labels (Hinton et al. 2015)."""
+    """What the taggers say of each word on average, of texts without labels (Hinton et al. 2015), and the first one's
+    states of it (Jiao et al. 2020): five numbers tell little of a name."""
+    count = int(batch["count"])
     with torch.no_grad():
         given = batch["teacher.ids"], batch["teacher.lengths"], None, 0.0, batch["teacher.shapes"]
-        theirs = torch.stack([tagger.entities(tagger.trunk(*given)).softmax(-1) for tagger in learner.taggers]).mean(0)
-        wanted = by_word(theirs, batch["teacher.words"], int(batch["count"]))
+        known = [tagger.trunk(*given) for tagger in learner.taggers]
+        said = [tagger.entities(one).softmax(-1) for tagger, one in zip(learner.taggers, known, strict=True)]
+        wanted = by_word(torch.stack(said).mean(0), batch["teacher.words"], count)
+        goal = by_word(known[0], batch["teacher.words"], count)
     states, _ = learner.states(batch, "student", DROPOUT)
     scores = learner.model.entities(states, DROPOUT).log_softmax(-1)
     goals = wanted[batch["student.words"].clamp(min=0).long()]
     met = (batch["student.words"] >= 0) & (goals.sum(-1) > 0)  # the end of a row may be cut for one of the two
-    return -2 * ((goals * scores).sum(-1) * met).sum() / met.sum()
+    loss = -2 * ((goals * scores).sum(-1) * met).sum() / met.sum()
+    ours = by_word(learner.model.words(states), batch["student.words"], count)
+    return loss + STATES * apart(ours, goal)
+
+
+def apart(ours: Tensor, goal: Tensor) -> Tensor:
+    """1 - cosine on average over words that both have read: the end of a row may be cut for one of the two."""
+    met = (ours.abs().sum(-1) > 0) & (goal.abs().sum(-1) > 0)
+    return ((1 - functional.cosine_similarity(ours, goal, dim=-1)) * met).sum() / met.sum()
 
 
 def kept(learner: Learner, batch: Given) -> Tensor:

@@ -27,7 +27,7 @@ PoolKind = Literal[
 SEVERAL: frozenset[PoolKind] = frozenset({"tokens", "spans", "max_by_token"})
 """Poolings that give more than one row."""
 Finish = Literal["none", "l2", "softmax", "sigmoid"]
-Joining = Literal["simple", "first", "average", "max"]  # how tokens become entities
+Joining = Literal["simple", "first", "average", "max", "viterbi"]  # how tokens become entities
 
 
 @dataclass(frozen=True, slots=True)

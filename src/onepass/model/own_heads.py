@@ -12,7 +12,7 @@ tensor is named as in the file of weights, or is one of the trunk's under its na
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -190,7 +190,13 @@ def _wrong(head: HeadSpec) -> Iterator[str]:
         yield f"has the labels {labels or 'none'}, but {kind} it needs {wanted}"
     if head.kind != "tag" and head.aggregation != "simple":
         yield f"{kind} joins no tokens, so that it has no aggregation"
-    for step in (*head.per_token, *head.per_row):
+    if head.kind == "tag" and head.aggregation == "viterbi" and "O" not in head.labels:
+        yield "has the aggregation 'viterbi', which needs a label 'O' of words outside all names"
+    yield from _wrong_steps((*head.per_token, *head.per_row))
+
+
+def _wrong_steps(steps: Iterable[Step]) -> Iterator[str]:
+    for step in steps:
         if isinstance(step, Truncate) and step.width < 1:
             yield f"truncates to a width of {step.width}; it must be at least 1"
         if isinstance(step, Norm) and not step.spec.eps > 0:

@@ -11,7 +11,7 @@ from onepass.server.answer import Answer, listing
 from onepass.server.operation import Operation
 from onepass.server.service import Call
 from onepass.server.tei.form import TEI, Cut
-from onepass.tasks.tag import Aggregation, Entity, Token, tag, tag_tokens
+from onepass.tasks.tag import Entity, Strategy, Token, tag, tag_tokens
 
 
 class PredictTokensRequest(Cut, kw_only=True):
@@ -22,7 +22,7 @@ class PredictTokensRequest(Cut, kw_only=True):
 
     inputs: list[str | list[str]]
     raw_scores: bool = False
-    aggregation_strategy: Aggregation = "none"
+    aggregation_strategy: Strategy = "none"
 
 
 class TokenResult(msgspec.Struct):

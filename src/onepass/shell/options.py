@@ -133,7 +133,7 @@ moderate_options = stack(
 tag_options = stack(
     click.option(
         "--aggregation",
-        type=click.Choice(["none", "simple", "first", "average", "max"]),
+        type=click.Choice(["none", "simple", "first", "average", "max", "viterbi"]),
         help="How tokens become entities; none labels each token. Default: what the model says, else simple.",
     ),
     click.option(

@@ -1,6 +1,6 @@
 """Labels for the tokens of a text, or for the words and entities that they make up.
 
-Tokens are joined as the token-classification pipeline of transformers 5.23 joins them.
+Tokens are joined as the token-classification pipeline of transformers 5.23 joins them; "viterbi" is our own.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
+
+import numpy as np
 
 from onepass.engines.batch import Floats
 from onepass.errors import InvalidInput
@@ -19,17 +21,20 @@ from onepass.schedule.tokenizer import Tokenizer
 from onepass.tasks.heads import head_of
 from onepass.tasks.reading import Reading, read
 from onepass.tasks.texts import strings
+from onepass.tasks.viterbi import OUTSIDE, best_path, kind_of
 from onepass.tasks.windows import windows
 
 T = TypeVar("T")
 
-Aggregation = Literal["none"] | Joining
+Strategy = Literal["none", "simple", "first", "average", "max"]  # transformers' names
+Aggregation = Strategy | Joining
 AGGREGATIONS: tuple[Aggregation, ...] = ("none", *get_args(Joining))
 
 ONE_LABEL: dict[Aggregation, Callable[[Floats], Floats]] = {
     "first": lambda scores: scores[0],
     "average": lambda scores: scores.mean(axis=0),
     "max": lambda scores: scores[scores.max(axis=1).argmax()],
+    "viterbi": lambda scores: scores.mean(axis=0),
 }
 """From the scores of a word's tokens [tokens, labels] to those of the word [labels]."""
 
@@ -80,8 +85,9 @@ async def tag(
 
     aggregation: "none" labels each token; "simple" joins neighbours of one kind where no B- begins anew; "first",
     "average" and "max" do so with words instead of tokens, whose label is that of the first token, of the mean of the
-    scores, or of the surest token. The score of joined tokens or words is the mean of theirs. None: what the head says
-    in its checkpoint, and "simple" where it says nothing.
+    scores, or of the surest token; "viterbi" does as "average", but takes of all sequences of labels in which no name
+    changes its kind the likeliest (`tasks.viterbi`). The score of joined tokens or words is the mean of theirs. None:
+    what the head says in its checkpoint, and "simple" where it says nothing.
     ignore_labels: not in the answer; a joined entity's label is compared without its B- or I-.
     window, overlap: tokens of a row, and how many of them it shares with the row before (see `tasks.windows`). Where
     entities of two windows overlap the longer one stays, of equally long ones the surer; a single token is taken from
@@ -104,6 +110,11 @@ def tagging(
     aggregation = head.aggregation if aggregation is None else aggregation
     if aggregation not in AGGREGATIONS:
         raise InvalidInput(f"aggregation {aggregation!r} is unknown; choose {', '.join(AGGREGATIONS)}")
+    if aggregation == "viterbi" and OUTSIDE not in head.labels:
+        raise InvalidInput(
+            f"aggregation 'viterbi' needs a label {OUTSIDE!r} of words outside all names, which head {name!r} lacks; "
+            "choose another"
+        )
     if isinstance(ignore_labels, str):
         raise InvalidInput(f"ignore_labels is the string {ignore_labels!r}; send a list of labels")
     tagger = _Tagger(job.served.tokenizer, head.labels, aggregation, frozenset(ignore_labels))
@@ -177,12 +188,14 @@ class _Tagger:
             )
         one_label = ONE_LABEL.get(self.aggregation)
         groups = [[place] for place in tokens] if one_label is None else self._words(text, piece, alignment, tokens)
-        for group in groups:
-            chances = scores[group[0]] if one_label is None else one_label(scores[group])
-            best = int(chances.argmax())
+        if not groups:
+            return
+        chances = np.stack([scores[group[0]] if one_label is None else one_label(scores[group]) for group in groups])
+        chosen = best_path(chances, self.labels) if self.aggregation == "viterbi" else chances.argmax(axis=1)
+        for group, best, score in zip(groups, chosen, chances[np.arange(len(groups)), chosen].tolist(), strict=True):
             start, stop = alignment.starts[group[0]], alignment.stops[group[-1]]
             words = alignment.words[group[0]], alignment.words[group[-1]] + 1
-            yield Entity(self.labels[best], float(chances[best]), text[start:stop], start, stop, words)
+            yield Entity(self.labels[best], score, text[start:stop], start, stop, words)
 
     def _words(self, text: str, piece: Answered, alignment: Alignment, tokens: Iterable[int]) -> list[list[int]]:
         words: list[list[int]] = []
@@ -211,7 +224,7 @@ def _joined(text: str, parts: Iterable[Entity]) -> Iterator[Entity]:
     """Neighbours of one kind as one entity, a new one where a label begins with B-."""
     groups: list[list[Entity]] = []
     for part in parts:
-        if groups and not part.label.startswith("B-") and _kind(part.label) == _kind(groups[-1][-1].label):
+        if groups and not part.label.startswith("B-") and kind_of(part.label) == kind_of(groups[-1][-1].label):
             groups[-1].append(part)
         else:
             groups.append([part])
@@ -221,10 +234,6 @@ def _joined(text: str, parts: Iterable[Entity]) -> Iterator[Entity]:
         score = sum(part.score for part in group) / len(group)
         words = first.words[0], last.words[1]
         yield Entity(label, score, text[first.start : last.stop], first.start, last.stop, words)
-
-
-def _kind(label: str) -> str:
-    return label[2:] if label.startswith(("B-", "I-")) else label
 
 
 def _longest(entities: Iterable[Entity]) -> list[Entity]:

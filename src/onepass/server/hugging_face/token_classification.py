@@ -10,11 +10,11 @@ import msgspec
 from onepass.server.answer import Answer
 from onepass.server.hugging_face.form import Asked, Texts, each, many
 from onepass.server.service import Call
-from onepass.tasks.tag import Aggregation, Entity, Token, tag, tag_tokens
+from onepass.tasks.tag import Entity, Strategy, Token, tag, tag_tokens
 
 
 class TaggingParameters(msgspec.Struct, kw_only=True):
-    aggregation_strategy: Aggregation | None = None
+    aggregation_strategy: Strategy | None = None
     ignore_labels: tuple[str, ...] = ("O",)
     stride: int | None = None
 
