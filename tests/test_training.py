@@ -233,9 +233,28 @@ def test_taggers_are_averaged(folder: Path) -> None:
         return float(named(Learner(model, None, of), given))
 
     with torch.no_grad():
+        model.entities.out.bias[1] += 1
+        taggers[1].load_state_dict(taggers[0].state_dict())  # whose states are learned, too
         taggers[1].entities.out.bias[1] += 3
         assert abs(loss(taggers[0]) - loss(taggers[1])) > 0.01
         assert loss(*taggers) == pytest.approx((loss(taggers[0]) + loss(taggers[1])) / 2, rel=1e-3)
+
+
+def test_the_states_of_the_first_tagger_are_learned(folder: Path) -> None:
+    store, shape = Store.load(folder), Shape(60, 384, 1, 12, 32)
+    taggers, model = [Tagger(Trunk(shape)) for _ in range(2)], Mini(shape)
+    for tagger in taggers:
+        torch.nn.init.zeros_(tagger.entities.out.weight)  # so that both say the same, whatever their states are
+        torch.nn.init.zeros_(tagger.entities.out.bias)
+    batch = Named(store, NAMED, 256).batch(np.random.default_rng(0))
+    given = {key: value if key == "count" else torch.from_numpy(value) for key, value in batch.items()}
+    torch.manual_seed(0)
+    loss = named(Learner(model, None, taggers), given)
+    loss.backward()
+    assert model.words.weight.grad is not None
+    assert model.words.weight.grad.abs().max() > 0
+    torch.manual_seed(0)
+    assert abs(float(named(Learner(model, None, taggers[::-1]), given).detach() - loss.detach())) > 0.001
 
 
 def test_a_model_that_says_nothing_finds_no_names(folder: Path) -> None:

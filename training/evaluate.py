@@ -182,8 +182,10 @@ class Evaluation:
             marked = [data.spans_of(one) for one in quality.few([one for one in held if one.source == name], self.most)]
             texts, right = [text for text, _ in marked], [spans for _, spans in marked]
             trivial = quality.names([looked_up.find(text) for text in texts], right)
-            by_tokens = quality.names(_names(self.encoder, texts, "simple"), right)["f1"]
-            yield Row("entities", name, "f1 by tokens", by_tokens, None, {"looked up": trivial["f1"]})
+            others: dict[str, Aggregation] = {"f1 by tokens": "simple", "f1 by words": "average"}
+            for measure, joining in others.items():
+                found = quality.names(_names(self.encoder, texts, joining), right)["f1"]
+                yield Row("entities", name, measure, found, None, {"looked up": trivial["f1"]})
             for measure, value in quality.names(_names(self.encoder, texts), right).items():
                 floor = 0.70 if (name, measure) == ("wikigold", "f1") else trivial[measure]
                 yield Row("entities", name, measure, value, None, {"looked up": trivial[measure]}, floor)
