@@ -16,17 +16,20 @@ OTHER = ("step", "seconds", "stage")
 
 
 def plot(logs: list[Path], out: Path) -> None:
-    """A panel for each objective; a dashed line where a run ends."""
+    """A panel for each objective; a dashed line where a run ends. No picture where no run came to a line of its log."""
     points: dict[str, list[tuple[int, float]]] = {}
     ends, before = [], 0
     for log in logs:
-        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        if not (lines := [json.loads(line) for line in log.read_text().splitlines()]):
+            continue
         for line in lines:
             for name, loss in line.items():
                 if name not in OTHER:
                     points.setdefault(name, []).append((before + line["step"], loss))
         before += lines[-1]["step"]
         ends.append(before)
+    if not points:
+        return
     columns = 5
     figure = Figure(figsize=(15, 3 * math.ceil(len(points) / columns)), layout="constrained")
     for number, (name, losses) in enumerate(points.items()):
