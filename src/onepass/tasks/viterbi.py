@@ -8,7 +8,6 @@ over "O" or where a B- begins a name, and of all sequences in which it does, the
 from __future__ import annotations
 
 from functools import cache
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,7 @@ def best_path(chances: Floats, labels: tuple[str, ...]) -> NDArray[np.intp]:
     """The label of each word, [words]; chances: probabilities [words, labels]; labels: with "O" among them."""
     allowed = _may_follow(labels)
     surest = chances.argmax(axis=1)
-    if all(allowed[pair] for pair in pairwise(surest)):
+    if allowed[surest[:-1], surest[1:]].all():
         return surest
     barred = np.where(allowed, 0.0, -np.inf)
     logs = np.log(np.maximum(chances, LEAST, dtype=np.float64))
