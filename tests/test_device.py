@@ -290,9 +290,9 @@ async def test_behind_ten_thousand_texts_a_query_waits_two_micro_batches(
     before: dict[int, int] = {}  # micro-batches taken before a request came
     add, take = scheduler.add, scheduler.next
 
-    def adding(flow: Flow, rows: Sequence[Row], now: float, rate: float) -> None:
+    def adding(flow: Flow, rows: Sequence[Row], now: float, rate: float, following: float) -> None:
         before.setdefault(rows[0].request, len(taken))
-        add(flow, rows, now, rate)
+        add(flow, rows, now, rate, following)
 
     def taking(budget: int, now: float, window: int) -> list[Row]:
         rows = take(budget, now, window)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from random import Random
 
@@ -25,9 +26,9 @@ def lengths_of(seed: int, count: int) -> list[int]:
     return [min(512, max(1, int(n))) for n in map(Random(seed).lognormvariate, [4.1] * count, [0.7] * count)]
 
 
-def drain(scheduler: Scheduler, budget: int, now: float = 0.0) -> list[list[Row]]:
+def drain(scheduler: Scheduler, budget: int, now: float = 0.0, window: int = 4) -> list[list[Row]]:
     batches = []
-    while batch := scheduler.next(budget, now):
+    while batch := scheduler.next(budget, now, window):
         batches.append(batch)
     return batches
 
@@ -124,6 +125,44 @@ def test_bulk_work_is_not_starved_by_a_stream_of_queries(lengths: list[int], que
             return
         now += budget / rate
         assert now < 10 * (latest + 10)
+
+
+@given(
+    requests=st.lists(st.lists(st.integers(10, 60), min_size=1, max_size=100), min_size=2, max_size=8),
+    chunk=st.integers(1, 100),
+    guess=st.floats(0.9, 1.1),
+)
+def test_requests_that_come_together_are_answered_one_after_another_the_shortest_first(
+    requests: list[list[int]], chunk: int, guess: float
+) -> None:
+    """Though each comes in chunks, in turns, and how much of it is still to come was only guessed."""
+    scheduler, budget = Scheduler(), 512
+    flows = [Flow() for _ in requests]
+    for first in range(0, max(map(len, requests)), chunk):
+        for number, lengths in enumerate(requests):
+            if own := rows(number, lengths[first : first + chunk]):
+                following = guess * sum(lengths[first + chunk :])
+                scheduler.add(flows[number], own, 0.0, 100_000.0, following)
+    done, run = dict.fromkeys(range(len(requests)), 0), 0
+    for batch in drain(scheduler, budget, window=1):
+        run += sum(map(len, batch))
+        done |= {row.request: run for row in batch}
+    for number, lengths in enumerate(requests):
+        not_longer = sum(sum(other) for other in requests if sum(other) <= 1.3 * sum(lengths))
+        assert done[number] <= not_longer + 2 * budget
+
+
+def test_a_request_that_never_ends_has_its_place_part_by_part() -> None:
+    """Of which each is a second's work: a smaller request goes before those that follow, but not before all of one."""
+    scheduler, rate = Scheduler(), 1000.0
+    endless, other = Flow(), Flow()
+    scheduler.add(endless, rows(0, [100] * 25), 0.0, rate, following=math.inf)
+    assert [scheduler.next(500, 0.0)[0].request for _ in range(1)] == [0]
+    scheduler.add(other, rows(1, [100] * 9), 0.0, rate)
+    assert [batch[0].request for batch in drain(scheduler, 100)] == [1] * 9 + [0] * 20
+    scheduler.add(other, rows(1, [100] * 9), 10.0, rate)
+    scheduler.add(endless, rows(0, [100] * 15), 10.0, rate, following=math.inf)
+    assert [batch[0].request for batch in drain(scheduler, 100)] == [0] * 5 + [1] * 9 + [0] * 10
 
 
 @given(requests=st.lists(st.lists(LENGTHS, min_size=1, max_size=20), min_size=2, max_size=6), budget=BUDGETS)

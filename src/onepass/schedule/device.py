@@ -179,9 +179,10 @@ class Device:
     def detach(self, request: int) -> None:
         self._sinks.pop(request, None)
 
-    def submit(self, flow: Flow, rows: Sequence[Row], *, here: bool = False) -> None:
+    def submit(self, flow: Flow, rows: Sequence[Row], *, following: float = 0, here: bool = False) -> None:
         """Queue rows of one model and request, which has a sink attached. Raises Cancelled once closed.
 
+        following: tokens of the request that will be submitted later, as expected.
         here: the calling thread has nothing else to do. It runs rows that are one micro-batch itself where nothing else
         runs or waits, which takes two threads less to wake; they are delivered when this returns.
         """
@@ -189,7 +190,7 @@ class Device:
             if self._closed or rows[0].model not in self._costs:
                 raise Cancelled("the encoder was closed")
             rate = self.parallel * self._costs[rows[0].model].tokens_per_second
-            self._scheduler.add(flow, rows, time.monotonic(), rate)
+            self._scheduler.add(flow, rows, time.monotonic(), rate, following)
             work = self._next() if here and self._one_micro_batch(rows) else None
             if work is None:
                 if not self._lanes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from array import array
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -214,6 +215,7 @@ class _Run:
         self.encoded: list[Encoded] = []
         self.outputs: dict[int, tuple[RowOutput, ...]] = {}
         self.expected: int | None = None  # rows in all, once all are sent
+        self.given = math.inf  # items, where it is known
         self.begun = self.inputs = self.sent = 0  # items given to the tokenizer, items and rows sent, so far
         self.last_cut = -1
         self.blocks = False
@@ -231,6 +233,7 @@ class _Run:
                 room = await self._room(inputs)
                 device.admission.reserve(room, device.seconds_to_drain())
                 self.held = room
+            self.given = len(inputs) if isinstance(inputs, list) else math.inf
             await self._send_all(inputs)
             self._check_some()
             self.expected = self.sent
@@ -309,7 +312,8 @@ class _Run:
         self.held -= room
         self.first_sent = self.first_sent or time.monotonic()
         self._count(chunk, [one for one, _ in encoded])
-        device.submit(self.flow, rows, here=self.blocks)
+        following = (self.given - self.inputs) * tokens / len(chunk)
+        device.submit(self.flow, rows, following=following, here=self.blocks)
 
     def _count(self, chunk: list[Input], rows: list[Encoded]) -> None:
         lengths = [len(row.ids) for row in rows]

@@ -1,11 +1,12 @@
 """Which rows run next: a pure data structure, with time as an argument.
 
-Rows are ordered by virtual arrival: row k of a request arrives at t + (tokens of its earlier rows) / rate, where t is
-when the request came. A request of ten thousand texts therefore lies spread over the time its work takes, and a single
-query that comes later goes before all of it that has not arrived yet. The rate promised to one request is a share of
-what the engine was measured to do, so a few bulk requests at once do not hold a query up. Where the queue has fallen
-behind all the same, a new request arrives beside the oldest row, up to HEAD_START before its time: nothing waits longer
-for that than HEAD_START. With nothing else to do, rows run before they "arrive".
+Row k of a request arrives, virtually, at t + (tokens of its earlier rows) / rate, where t is when the request came and
+the rate a share of what the engine was measured to do. So a request of ten thousand texts lies spread over some time.
+Rows run in the order in which the requests they belong to end there, and of very long ones the next part: a single
+query goes before all of a larger request, and requests that came together are answered one after the other, the last
+when it would be if they took turns. Where the queue has fallen behind, a new request arrives beside the row that would
+be next, up to HEAD_START before its time, so nothing waits longer for that than HEAD_START. With nothing else to do,
+rows run before they "arrive".
 """
 
 from __future__ import annotations
@@ -20,21 +21,31 @@ from onepass.schedule.row import Row
 
 HEAD_START = 5.0  # seconds
 SHARE = 0.25  # of the measured tokens per second: what one request's virtual arrivals are spread by
+PART = 1.0  # seconds of the engine's work: longer requests have their place in the queue part by part
 
 
 @dataclass(slots=True)
 class Flow:
-    """One request's place in the queue. arrival: of its next row.  queued: tokens."""
+    """One request's place in the queue. arrival: of its next row.  queued: tokens.
+
+    due: when the last row of the current part arrives.  left: tokens of that part that are still to come.
+    first: number of the request's first row.
+    """
 
     arrival: float = -math.inf
     queued: int = 0
+    due: float = -math.inf
+    left: int = 0
+    first: int = 0
 
 
 class _Entry(NamedTuple):
     """Ordered as tuples are; no two have the same number. size: tokens."""
 
-    arrival: float
+    due: float
+    first: int
     number: int
+    arrival: float
     size: int
     row: Row
     flow: Flow
@@ -47,23 +58,32 @@ class Scheduler:
         self.tokens = 0
         self.rows = 0
 
-    def add(self, flow: Flow, rows: Sequence[Row], now: float, tokens_per_second: float) -> None:
-        """Rows of one request, in order; more of the same request may follow."""
-        earliest = self._earliest(now)
-        for row in rows:
+    def add(self, flow: Flow, rows: Sequence[Row], now: float, tokens_per_second: float, following: float = 0) -> None:
+        """Rows of one request, in order. following: tokens of the same request that will come later, as expected."""
+        earliest, rate = self._earliest(now), SHARE * tokens_per_second
+        sizes = list(map(len, rows))
+        total = sum(sizes)
+        behind = total + following
+        for row, size in zip(rows, sizes, strict=True):
             arrival = max(flow.arrival, earliest)
             self._number += 1
-            size = len(row)
-            heappush(self._queues.setdefault(row.model, []), _Entry(arrival, self._number, size, row, flow))
-            flow.arrival = arrival + size / (SHARE * tokens_per_second)
-            flow.queued += size
-            self.tokens += size
-            self.rows += 1
+            flow.first = flow.first or self._number
+            if flow.left <= 0:
+                flow.left = math.ceil(min(behind, PART * tokens_per_second))
+                flow.due = arrival + flow.left / rate
+            entry = _Entry(flow.due, flow.first, self._number, arrival, size, row, flow)
+            heappush(self._queues.setdefault(row.model, []), entry)
+            flow.arrival = arrival + size / rate
+            flow.left -= size
+            behind -= size
+        flow.queued += total
+        self.tokens += total
+        self.rows += len(rows)
 
     def _earliest(self, now: float) -> float:
-        """When a row that comes now arrives at the earliest: now, or beside the oldest row of a queue that is late."""
-        oldest = min((queue[0].arrival for queue in self._queues.values()), default=now)
-        return min(now, max(oldest, now - HEAD_START))
+        """When a row that comes now arrives at the earliest: now, or beside the next row of a queue that is late."""
+        first = min((queue[0].arrival for queue in self._queues.values()), default=now)
+        return min(now, max(first, now - HEAD_START))
 
     def leave(self, flow: Flow) -> int:
         """Forget the rows of a flow that are still queued. Returns their tokens."""
