@@ -29,7 +29,8 @@ from sentencepiece import sentencepiece_model_pb2
 
 from onepass.model.config import Config
 from onepass.model.tokenizer_files import read_tokenizer
-from onepass.schedule.tokenizer import EncodeOptions, Tokenizer
+from onepass.schedule.fit import EncodeOptions
+from onepass.schedule.tokenizer import Tokenizer
 
 EVERYTHING = 1_000_000_000
 DEBERTA = {"do_lower_case": False, "vocab_type": "spm"}

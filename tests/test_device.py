@@ -24,10 +24,10 @@ from onepass.errors import Cancelled, EngineFailure, InvalidInput, Overloaded, T
 from onepass.schedule.admission import Admission
 from onepass.schedule.cost import Cost
 from onepass.schedule.device import Device, MicroBatch
+from onepass.schedule.fit import PLAIN
 from onepass.schedule.job import Served
 from onepass.schedule.row import Ask, Row
 from onepass.schedule.scheduler import Flow
-from onepass.schedule.tokenizer import PLAIN
 
 POISON = 4  # [MASK], which no text of these tests holds
 

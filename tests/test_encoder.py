@@ -25,7 +25,7 @@ from onepass import Encoder
 from onepass.blocking import wait
 from onepass.errors import BadSetting, Cancelled, EmptyInput, InputTooLong, InvalidInput, TokenOutOfRange, WrongTask
 from onepass.schedule.device import Device
-from onepass.schedule.tokenizer import EncodeOptions
+from onepass.schedule.fit import EncodeOptions
 
 DOCUMENTS = [
     "The fox is red.",

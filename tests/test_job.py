@@ -15,11 +15,11 @@ from tiny import TEXT
 from onepass import Encoder
 from onepass.engines.batch import Output
 from onepass.errors import InvalidInput
+from onepass.schedule.fit import EncodeOptions
 from onepass.schedule.job import Answered, Job, Usage
 from onepass.schedule.pack import pack, unpack
 from onepass.schedule.pieces import Encoded
 from onepass.schedule.row import Ask, Row
-from onepass.schedule.tokenizer import EncodeOptions
 
 LONG = " ".join(TEXT)
 WINDOWS = EncodeOptions(overlap=8, aligned=True)

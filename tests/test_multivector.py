@@ -45,8 +45,8 @@ from onepass.errors import (
     UnsupportedOption,
     WrongTask,
 )
+from onepass.schedule.fit import EncodeOptions
 from onepass.schedule.row import Ask
-from onepass.schedule.tokenizer import EncodeOptions
 from onepass.tasks.multivector import late_interaction, max_similarity, multivector
 
 QUERIES = ["cats?", "who wrote the letter, and when", TEXT[3] + " " + TEXT[4]]

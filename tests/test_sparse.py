@@ -29,7 +29,7 @@ from onepass.errors import (
     UnsupportedOption,
     WrongTask,
 )
-from onepass.schedule.tokenizer import EncodeOptions
+from onepass.schedule.fit import EncodeOptions
 from onepass.tasks.sparse import SparseVector, TokenWeight, sparse
 
 TEXTS = [*TEXT[:4], "a", "Café 🎬\r\nשלום the the the", " ".join(TEXT)]

@@ -19,10 +19,10 @@ from transformers import PreTrainedTokenizerFast, pipeline
 from onepass import Encoder
 from onepass.engines.batch import RowOutput
 from onepass.errors import EmptyInput, InputTooLong, InvalidInput, WrongTask
+from onepass.schedule.fit import EncodeOptions
 from onepass.schedule.job import Answered
 from onepass.schedule.pieces import Alignment, Encoded
 from onepass.schedule.row import Ask
-from onepass.schedule.tokenizer import EncodeOptions
 from onepass.tasks.tag import AGGREGATIONS, Aggregation, Entity, Strategy, _Tagger, tag
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "in-between")

@@ -16,8 +16,9 @@ from tokenizers import Tokenizer as Library
 from onepass.errors import EmptyInput, InputTooLong, InvalidInput, TokenOutOfRange
 from onepass.model.checkpoint import TokenizerFiles
 from onepass.schedule.estimates import most_in_windows, most_tokens
+from onepass.schedule.fit import EncodeOptions
 from onepass.schedule.pieces import Pieces
-from onepass.schedule.tokenizer import EncodeOptions, Tokenizer
+from onepass.schedule.tokenizer import Tokenizer
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=60)
 EDGES = 2  # special tokens around one text

@@ -22,9 +22,10 @@ from onepass.errors import BadSetting
 from onepass.model.checkpoint import load_checkpoint
 from onepass.model.sparse_modules import TokenTable
 from onepass.schedule.device import Device
+from onepass.schedule.fit import EncodeOptions
 from onepass.schedule.job import Job, Served
 from onepass.schedule.pieces import Truncate
-from onepass.schedule.tokenizer import EncodeOptions, Text, Tokenizer
+from onepass.schedule.tokenizer import Text, Tokenizer
 from onepass.settings import DEFAULT_MODEL
 from onepass.tasks.answer import Answer, AnswerOptions, answer, paired
 from onepass.tasks.classify import classify

@@ -7,8 +7,9 @@ its bytes; the exact count settles that.
 from __future__ import annotations
 
 from onepass.schedule.chunks import characters
+from onepass.schedule.fit import EncodeOptions
 from onepass.schedule.pieces import Pieces
-from onepass.schedule.tokenizer import CHARACTERS_PER_TOKEN, EncodeOptions, Input, Tokenizer, texts_of
+from onepass.schedule.tokenizer import CHARACTERS_PER_TOKEN, Input, Tokenizer, texts_of
 
 
 def most_tokens(tokenizer: Tokenizer, item: Input) -> int:

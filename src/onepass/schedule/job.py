@@ -19,10 +19,11 @@ from onepass.model.checkpoint import Checkpoint
 from onepass.schedule.chunks import CHARACTERS_AT_ONCE, CHUNK_ITEMS, MOST_ITEMS, characters, chunks_of, size
 from onepass.schedule.device import Device, Result
 from onepass.schedule.estimates import most_in_windows, most_tokens
+from onepass.schedule.fit import PLAIN, EncodeOptions
 from onepass.schedule.pieces import Encoded, Pieces
 from onepass.schedule.row import Ask, Row
 from onepass.schedule.scheduler import Flow
-from onepass.schedule.tokenizer import PLAIN, EncodeOptions, Input, Tokenizer
+from onepass.schedule.tokenizer import Input, Tokenizer
 
 T = TypeVar("T")
 

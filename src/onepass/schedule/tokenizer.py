@@ -16,64 +16,24 @@ import numpy as np
 
 from onepass.errors import BadCheckpoint, EmptyInput, InputTooLong, InvalidInput, TokenOutOfRange
 from onepass.model.checkpoint import TokenizerFiles
-from onepass.model.multivector import Expansion
 from onepass.schedule.asked import asked
+from onepass.schedule.fit import EncodeOptions, Fitter
 from onepass.schedule.pieces import (
     BARE,
+    IDS,
     Arranged,
     Encoded,
-    Part,
     Pieces,
-    Truncate,
-    aligned,
     byte_offsets,
     check_unicode,
-    filled,
     framed,
-    kept,
     read_template,
-    shares,
 )
 
 Text = str | Sequence[int]
 Input = Text | tuple[str, str]
 
-IDS = "I"  # Python fills such an array from a list in half the time that one with a sign takes
 CHARACTERS_PER_TOKEN = 250  # no text of more characters than this per allowed token is tokenised whole
-
-
-@dataclass(frozen=True, slots=True)
-class EncodeOptions:
-    """How inputs become rows.
-
-    prompt: text put before each single text, and before a pair's first one; the instruction of a model that is asked in
-    words (`TokenizerFiles.pairs`).  truncate: which side of an over-long input goes; None refuses it.
-    special: put special tokens around given token ids; texts always get them.
-    second_tokens: most tokens of the last text of an item, cut on the right.
-    second_whole: a pair's second text is kept whole, and the first one is cut, or read in windows.
-    before, after: token ids around each single text, inside the special tokens; they are never cut.
-    overlap: an over-long text, or a pair's second text, becomes several rows instead of being cut: windows that share
-    so many tokens with the one before.  window: most tokens of a row; None: the model's limit.
-    expansion: how a row that is shorter is filled up (ColBERT's queries).
-    aligned: say where each token of a text came from (`Encoded.alignment`).
-    together: so many items are one input to whoever asked, and errors number inputs, not items.
-    """
-
-    prompt: str = ""
-    truncate: Truncate = "right"
-    special: bool = True
-    second_tokens: int | None = None
-    second_whole: bool = False
-    before: tuple[int, ...] = ()
-    after: tuple[int, ...] = ()
-    overlap: int | None = None
-    window: int | None = None
-    expansion: Expansion | None = None
-    aligned: bool = False
-    together: int = 1
-
-
-PLAIN = EncodeOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,18 +90,15 @@ class Tokenizer:
         """
         known = {} if known is None else known
         numbers = [number // options.together for number in range(first, first + len(items))]
-        clipped = [
-            [self._clipped(text, number, options) for text in texts_of(item)]
-            for number, item in zip(numbers, items, strict=True)
-        ]
+        clipped = [self._clipped(item, number, options) for item, number in zip(items, numbers, strict=True)]
         texts = filter(None, clipped)
         if self.pairs is None:
             arranged = self._between(texts, options, known)
         else:
             arranged = asked(self._library, self.pairs, texts, options.prompt)
+        fitter = Fitter(options, self.max_length, self._types, self._check_range if self._oversized else None)
         rows: list[Encoded] = []
         for index, (item, number, own) in enumerate(zip(items, numbers, clipped, strict=True)):
-            cut = tuple(own) != texts_of(item)
             if own:
                 parts, template, skip = next(arranged)
             else:
@@ -149,7 +106,7 @@ class Tokenizer:
             if options.before or options.after:
                 template = framed(template, options.before, options.after)
                 skip = (skip or self.around()[0]) + len(options.before)
-            new = self._rows(parts, template, number, options, cut, skip)
+            new = fitter.rows(parts, template, number, cut=own != texts_of(item), skip=skip)
             rows += new if options.together == 1 else (replace(row, input=first + index) for row in new)
         return rows
 
@@ -202,7 +159,7 @@ class Tokenizer:
         self, items: Iterable[Sequence[str]], options: EncodeOptions, known: dict[str, Pieces]
     ) -> Iterator[Arranged]:
         """Texts and pairs between special tokens."""
-        prompted = [(options.prompt + first, *rest) for first, *rest in items]
+        prompted = [(options.prompt + first, *rest) for first, *rest in items] if options.prompt else list(items)
         fresh = list(dict.fromkeys(text for texts in prompted for text in texts if text not in known))
         found = dict(zip(fresh, self.pieces(fresh, aligned=options.aligned), strict=True))
         known.update({texts[0]: found[texts[0]] for texts in prompted if len(texts) == 2 and texts[0] in found})
@@ -210,104 +167,6 @@ class Tokenizer:
         for texts in prompted:
             parts = [known[text] if text in known else found[text] for text in texts]
             yield parts, self._templates[len(parts) == 2], skips.get(texts[0], 0)
-
-    def _rows(
-        self,
-        parts: Sequence[Pieces],
-        template: Sequence[Part],
-        number: int,
-        options: EncodeOptions,
-        cut: bool,
-        skip: int,
-    ) -> Iterator[Encoded]:
-        """One or two texts, cut to fit or in windows, inside the template of special tokens."""
-        if options.second_tokens is not None and len(parts[-1]) > options.second_tokens:
-            parts, cut = (*parts[:-1], parts[-1][: options.second_tokens]), True
-        limit = min(options.window or self.max_length, self.max_length)
-        room = limit - (len(template) - len(parts))
-        total = sum(map(len, parts))
-        if room < 1:
-            raise InputTooLong(
-                f"{limit - room} tokens stand around input {number}, which leaves none of {limit} for it; shorten them",
-                limit - room,
-                limit - 1,
-            )
-        if total <= room:
-            yield self._row(parts, template, number, options, cut, skip)
-        elif options.overlap is not None:
-            place = 0 if options.second_whole else len(parts) - 1
-            text, windows = parts[place], list(parts)
-            for start, stop in self._windows(len(text), room - total + len(text), number, options.overlap):
-                windows[place] = text[start:stop]
-                yield self._row(windows, template, number, options, cut, skip, start)
-        elif options.truncate is None:
-            size = total + limit - room
-            raise InputTooLong(
-                f"input {number} has {size} tokens, the model takes {limit}; shorten it or turn truncation on",
-                size,
-                limit,
-            )
-        else:
-            if options.second_whole and len(parts) == 2:
-                sizes = self._beside(len(parts[1]), room, number)
-            else:
-                sizes = shares(parts, room)
-            parts = [kept(part, size, options.truncate) for part, size in zip(parts, sizes, strict=True)]
-            yield self._row(parts, template, number, options, True, skip)
-
-    def _beside(self, second: int, room: int, number: int) -> list[int]:
-        """How many tokens of the first text stand beside all of the second one."""
-        if second >= room:
-            raise InputTooLong(
-                f"the second text of input {number} has {second} tokens and is kept whole, which leaves none of {room} "
-                "for the first; shorten it",
-                second,
-                room - 1,
-            )
-        return [room - second, second]
-
-    def _windows(self, size: int, room: int, number: int, overlap: int) -> Iterator[tuple[int, int]]:
-        """First token and end of each window of at most `room` tokens, each sharing `overlap` with the one before."""
-        if room <= overlap:
-            raise InputTooLong(
-                f"input {number} leaves {max(room, 0)} tokens of a row for each window, which must be more than the "
-                f"overlap of {overlap}; shorten what stands beside it, or the overlap",
-                overlap + 1,
-                max(room, 0),
-            )
-        start = 0
-        while True:
-            yield start, min(start + room, size)
-            if start + room >= size:
-                return
-            start += room - overlap
-
-    def _row(
-        self,
-        parts: Sequence[Pieces],
-        template: Sequence[Part],
-        number: int,
-        options: EncodeOptions,
-        cut: bool,
-        skip: int,
-        first: int = 0,
-    ) -> Encoded:
-        ids, types = array(IDS), array("i")
-        for place in template:
-            type = place.type if self._types else 0
-            if place.slot >= 0:
-                own = parts[place.slot].ids
-                ids.extend(own)
-                types.extend(array("i", (type,)) * len(own))
-            else:
-                ids.append(place.id)
-                types.append(type)
-        if self._oversized:
-            self._check_range(ids, number)
-        if not ids:
-            raise EmptyInput(f"input {number} has no tokens; send some text")
-        alignment = aligned(parts, template, len(options.prompt)) if options.aligned else None
-        return Encoded(ids, types, cut, skip, number, first, alignment, filled(ids, types, options.expansion))
 
     def pieces(self, texts: list[str], *, aligned: bool) -> list[Pieces]:
         """The tokens of each text, uncut, without special ones. aligned: with their characters and words."""
@@ -346,33 +205,41 @@ class Tokenizer:
             "send text, or ids from this model's own tokenizer"
         )
 
-    def _clipped(self, text: str, number: int, options: EncodeOptions) -> str:
-        """Cut to the character bound where not read in windows. Raises InvalidInput, InputTooLong."""
-        check_unicode(text, f"input {number}")
+    def _clipped(self, item: Input, number: int, options: EncodeOptions) -> tuple[str, ...]:
+        """The texts of an item, cut to the character bound where not read in windows; none of token ids.
+
+        Raises InvalidInput, InputTooLong.
+        """
+        texts = texts_of(item)
         bound = CHARACTERS_PER_TOKEN * self.max_length
-        if len(text) <= bound or options.overlap is not None:
-            return text
-        if options.truncate is None:
-            raise InputTooLong(
-                f"input {number} has {len(text)} characters, the limit is {bound} ({CHARACTERS_PER_TOKEN} for each of "
-                f"the model's {self.max_length} tokens); shorten it or turn truncation on",
-                len(text),
-                bound,
-                "characters",
-            )
-        return text[-bound:] if options.truncate == "left" else text[:bound]
+        for text in texts:
+            if not text.isascii():
+                check_unicode(text, f"input {number}")
+            if len(text) > bound and options.overlap is None and options.truncate is None:
+                raise InputTooLong(
+                    f"input {number} has {len(text)} characters, the limit is {bound} ({CHARACTERS_PER_TOKEN} for each "
+                    f"of the model's {self.max_length} tokens); shorten it or turn truncation on",
+                    len(text),
+                    bound,
+                    "characters",
+                )
+        if options.overlap is not None or max(map(len, texts), default=0) <= bound:
+            return texts
+        kept = slice(-bound, None) if options.truncate == "left" else slice(bound)
+        return tuple(text[kept] for text in texts)
 
     def _skips(self, prompt: str, found: Mapping[str, Pieces]) -> dict[str, int]:
         """By text, the leading tokens of its row that are prompt, special tokens before it included.
 
         As sentence-transformers counts, those of the prompt alone; LLM2Vec counts what the text alone does not have.
         """
+        if not prompt and not self._text_only:
+            return {}
         leading, _ = self.around()
         if self._text_only:
             alone = self.pieces([text.removeprefix(prompt) for text in found], aligned=False)
             return {text: leading + len(found[text]) - len(own) for text, own in zip(found, alone, strict=True)}
-        length = leading + len(self.pieces([prompt], aligned=False)[0]) if prompt else 0
-        return dict.fromkeys(found, length)
+        return dict.fromkeys(found, leading + len(self.pieces([prompt], aligned=False)[0]))
 
     def _unknown(self) -> int | None:
         """Id of the token that stands for what the vocabulary lacks. A unigram model does not tell its name."""

@@ -9,10 +9,10 @@ from onepass.engines.arithmetic import FINISHES
 from onepass.engines.batch import Floats
 from onepass.errors import EmptyInput, InvalidInput, WrongTask
 from onepass.model.heads import Finish, HeadSpec
+from onepass.schedule.fit import EncodeOptions
 from onepass.schedule.job import Answered, Job
 from onepass.schedule.pieces import Encoded, Truncate
 from onepass.schedule.row import Ask
-from onepass.schedule.tokenizer import EncodeOptions
 from onepass.tasks.heads import head_of
 from onepass.tasks.label_vectors import alike, by_vectors
 from onepass.tasks.label_words import worded

@@ -10,10 +10,11 @@ import numpy as np
 from onepass.engines.batch import Floats
 from onepass.errors import InvalidInput
 from onepass.model.heads import HeadSpec
+from onepass.schedule.fit import EncodeOptions
 from onepass.schedule.job import Job
 from onepass.schedule.pieces import Truncate
 from onepass.schedule.row import Ask
-from onepass.schedule.tokenizer import EncodeOptions, Text
+from onepass.schedule.tokenizer import Text
 from onepass.tasks.prompts import InputType, prompt_or_type
 from onepass.tasks.reading import Reading
 from onepass.tasks.texts import texts_or_ids

@@ -16,10 +16,10 @@ import numpy as np
 
 from onepass.engines.batch import Floats
 from onepass.errors import EmptyInput, InputTooLong, InvalidInput, WrongTask
+from onepass.schedule.fit import EncodeOptions
 from onepass.schedule.job import Job
 from onepass.schedule.pieces import Encoded, check_unicode
 from onepass.schedule.row import Ask
-from onepass.schedule.tokenizer import EncodeOptions
 from onepass.tasks.prompts import InputType, prompt_or_type
 from onepass.tasks.vectors import Form, Precision, Ranges, Vectors, form
 

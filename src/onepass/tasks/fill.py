@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from onepass.errors import EmptyInput, InvalidInput, TooLarge, WrongTask
 from onepass.model.heads import HeadSpec
+from onepass.schedule.fit import EncodeOptions
 from onepass.schedule.job import Answered, Job
 from onepass.schedule.pieces import Encoded, Truncate
 from onepass.schedule.row import Ask
-from onepass.schedule.tokenizer import EncodeOptions, Tokenizer
+from onepass.schedule.tokenizer import Tokenizer
 from onepass.tasks.heads import head_of
 from onepass.tasks.reading import Reading, read
 from onepass.tasks.texts import strings

@@ -9,8 +9,8 @@ import numpy as np
 from onepass.engines.batch import Floats
 from onepass.errors import InvalidInput
 from onepass.model.checkpoint import Checkpoint
+from onepass.schedule.fit import EncodeOptions
 from onepass.schedule.job import Job
-from onepass.schedule.tokenizer import EncodeOptions
 from onepass.tasks.embed import embed
 from onepass.tasks.heads import head_of
 from onepass.tasks.labels import Long, around_slot

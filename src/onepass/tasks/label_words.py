@@ -12,10 +12,11 @@ import numpy as np
 
 from onepass.engines.batch import Floats
 from onepass.errors import InvalidInput, WrongTask
+from onepass.schedule.fit import EncodeOptions
 from onepass.schedule.job import Job
 from onepass.schedule.pieces import Encoded
 from onepass.schedule.row import Ask
-from onepass.schedule.tokenizer import EncodeOptions, Tokenizer
+from onepass.schedule.tokenizer import Tokenizer
 from onepass.tasks.heads import head_of
 from onepass.tasks.labels import Long, around_slot, merged
 

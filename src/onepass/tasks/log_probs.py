@@ -8,10 +8,10 @@ from itertools import islice
 
 from onepass.errors import EmptyInput, InvalidInput, WrongTask
 from onepass.model.heads import HeadSpec
+from onepass.schedule.fit import EncodeOptions
 from onepass.schedule.job import Answered, Job
 from onepass.schedule.pieces import Encoded, Truncate
 from onepass.schedule.row import Ask
-from onepass.schedule.tokenizer import EncodeOptions
 from onepass.tasks.heads import head_of
 from onepass.tasks.reading import Reading, read
 from onepass.tasks.texts import strings

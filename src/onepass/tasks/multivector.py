@@ -14,10 +14,10 @@ from onepass.engines.batch import Floats
 from onepass.errors import EmptyInput, InvalidInput, WrongTask
 from onepass.model.heads import HeadSpec
 from onepass.model.multivector import Side
+from onepass.schedule.fit import PLAIN, EncodeOptions
 from onepass.schedule.job import Answered, Job
 from onepass.schedule.pieces import Encoded, Truncate
 from onepass.schedule.row import Ask
-from onepass.schedule.tokenizer import PLAIN, EncodeOptions
 from onepass.tasks.heads import head_of
 from onepass.tasks.prompts import InputType
 from onepass.tasks.reading import Reading, read

@@ -9,10 +9,11 @@ from onepass.engines.batch import Floats
 from onepass.errors import EmptyInput
 from onepass.model.checkpoint import Checkpoint
 from onepass.model.heads import Finish
+from onepass.schedule.fit import EncodeOptions
 from onepass.schedule.job import Job
 from onepass.schedule.pieces import Encoded
 from onepass.schedule.row import Ask
-from onepass.schedule.tokenizer import EncodeOptions, Input
+from onepass.schedule.tokenizer import Input
 from onepass.tasks.heads import head_of
 
 Pooled = Literal["embed", "classify", "token_embed", "token_classify"]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
+from onepass.schedule.fit import EncodeOptions
 from onepass.schedule.job import Answered, Job
 from onepass.schedule.pieces import Encoded
 from onepass.schedule.row import Ask
-from onepass.schedule.tokenizer import EncodeOptions
 
 ANSWERED_AT_ONCE = 32  # inputs, then others get their turn to be tokenised
 TOKENS_AT_ONCE = 128  # answers about so few are made sooner than another thread could begin with them

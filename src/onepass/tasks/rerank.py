@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from onepass.errors import EmptyInput, InvalidInput
+from onepass.schedule.fit import EncodeOptions
 from onepass.schedule.job import Answered, Job
 from onepass.schedule.pieces import Truncate
 from onepass.schedule.row import Ask
-from onepass.schedule.tokenizer import EncodeOptions
 from onepass.tasks.heads import reranker_of
 from onepass.tasks.multivector import late_interaction
 from onepass.tasks.prompts import prompt_for, prompt_text

@@ -7,9 +7,9 @@ from typing import Any
 
 from onepass.errors import EmptyInput, InvalidInput, WrongTask
 from onepass.model.heads import HeadSpec
+from onepass.schedule.fit import EncodeOptions
 from onepass.schedule.job import Job
 from onepass.schedule.pieces import Truncate
-from onepass.schedule.tokenizer import EncodeOptions
 from onepass.tasks.classify import labelling
 from onepass.tasks.embed import embedding
 from onepass.tasks.fill import filling

@@ -11,10 +11,11 @@ import numpy as np
 from onepass.engines.batch import Floats, Ints, RowOutput
 from onepass.errors import InvalidInput
 from onepass.model.heads import HeadSpec
+from onepass.schedule.fit import EncodeOptions
 from onepass.schedule.job import Job
 from onepass.schedule.pieces import Encoded, Truncate
 from onepass.schedule.row import Ask
-from onepass.schedule.tokenizer import EncodeOptions, Text, Tokenizer
+from onepass.schedule.tokenizer import Text, Tokenizer
 from onepass.tasks.heads import head_of
 from onepass.tasks.prompts import InputType, prompt_for
 from onepass.tasks.reading import Reading

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 from onepass.engines.batch import Floats
 from onepass.model.heads import STATES
+from onepass.schedule.fit import EncodeOptions
 from onepass.schedule.job import Job
 from onepass.schedule.pieces import Truncate
 from onepass.schedule.row import Ask
-from onepass.schedule.tokenizer import EncodeOptions, Text
+from onepass.schedule.tokenizer import Text
 from onepass.tasks.heads import head_of
 from onepass.tasks.prompts import prompt_text
 from onepass.tasks.texts import texts_or_ids

@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Literal
 
 from onepass.errors import InvalidInput
+from onepass.schedule.fit import EncodeOptions
 from onepass.schedule.job import Job
 from onepass.schedule.pieces import Truncate
-from onepass.schedule.tokenizer import EncodeOptions
 
 MOST_OVERLAP = 128
 

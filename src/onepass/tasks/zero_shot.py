@@ -11,9 +11,9 @@ from onepass.engines.batch import Floats
 from onepass.errors import WrongTask
 from onepass.model.checkpoint import Checkpoint
 from onepass.model.heads import HeadSpec
+from onepass.schedule.fit import EncodeOptions
 from onepass.schedule.job import Job
 from onepass.schedule.row import Ask
-from onepass.schedule.tokenizer import EncodeOptions
 from onepass.tasks.heads import head_of
 from onepass.tasks.labels import Long, around_slot, merged
 

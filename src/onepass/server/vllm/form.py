@@ -11,8 +11,9 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from onepass.errors import EmptyInput, InvalidInput, OnepassError
+from onepass.schedule.fit import EncodeOptions
 from onepass.schedule.job import Job
-from onepass.schedule.tokenizer import EncodeOptions, Input
+from onepass.schedule.tokenizer import Input
 from onepass.server.inputs import TextsOrIds, check_sizes, texts_or_ids
 from onepass.server.operation import Dialect
 from onepass.server.service import Call

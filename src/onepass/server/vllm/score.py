@@ -10,8 +10,8 @@ import numpy as np
 from msgspec import Meta
 
 from onepass.errors import EmptyInput, InvalidInput
+from onepass.schedule.fit import EncodeOptions
 from onepass.schedule.job import Job
-from onepass.schedule.tokenizer import EncodeOptions
 from onepass.server.answer import Answer, dumps, listing
 from onepass.server.inputs import leading
 from onepass.server.operation import Operation
