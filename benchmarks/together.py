@@ -3,7 +3,7 @@
     python benchmarks/together.py [--requests 6] [--documents 40] [--rounds 10]
 
 So many rerank requests begin at once; until they are answered a query of 12 tokens comes every 30 ms. By turns is the
-same scheduler with parts of no length, so that rows run in the order of their virtual arrivals. Milliseconds, in
+same scheduler where no request is long enough to trade its turns. Milliseconds, in
 interleaved rounds in both orders. Weights are random, of MiniLM-L6's shape. The last line is one JSON document.
 """
 
@@ -26,7 +26,7 @@ from workloads import drawn, vocabulary_words, workload
 from onepass import Encoder
 from onepass.schedule import scheduler
 
-PARTS = {"one after another": scheduler.PART, "by turns": 0.0}
+SHORT = {"one after another": scheduler.SHORT, "by turns": 1 << 30}
 BETWEEN = 0.03  # seconds between queries
 
 
@@ -71,12 +71,12 @@ def main() -> None:
     library = Tokenizer.from_file(str(folder / "tokenizer.json"))
     texts = workload("together", drawn(arguments.requests * arguments.documents, median=90), words, library).texts
     logging.getLogger("onepass").setLevel(logging.ERROR)  # texts that are cut
-    results: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in PARTS}
+    results: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in SHORT}
     with Encoder(folder) as encoder:
         asyncio.run(burst(encoder, arguments.requests, texts))
         for number in range(arguments.rounds):
-            for name in (PARTS, reversed(PARTS))[number % 2]:
-                scheduler.PART = PARTS[name]
+            for name in (SHORT, reversed(SHORT))[number % 2]:
+                scheduler.SHORT = SHORT[name]
                 requests, queries = asyncio.run(burst(encoder, arguments.requests, texts))
                 for kind, value in (
                     ("first", min(requests)),
