@@ -23,7 +23,7 @@ class Place:
 
     calls: how many micro-batches are given to the engines at once; None: one on each core, on which the calls compute.
     least, most: tokens of a micro-batch, between which the engine's measured cost decides, in multiples of `step`.
-    window: how many micro-batches' worth of rows are looked through for those of close length.
+    window: how many micro-batches' worth of rows are looked through for those that fill one up.
     sizes: rows' lengths of the batches with which an engine is measured, each so many times as `runs` says, until it
     took `seconds` in all.  reason: why this place.
     """
@@ -62,7 +62,7 @@ def gpu(name: str, reason: str) -> Place:
         least=4096,
         most=32_768,  # tens of milliseconds, for which a query may have to wait
         step=4096,  # so that full ones, whatever their rows, fill the bucket of one CUDA graph
-        window=1,  # of hundreds of rows, and lengths matter little: as they come
+        window=1,  # of hundreds of rows: as they come
         # Single texts of usual lengths, so that their CUDA graphs are there, and batches that fill a GPU.
         sizes=((12,), (24,), (48,), (96,), (192,), (384,), (64,) * 64, (64,) * 256, (256,) * 64),
         runs=3,

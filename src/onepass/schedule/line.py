@@ -80,12 +80,14 @@ class Line:
 
     def _go_on(self, tokens: float) -> None:
         """So many tokens for those who take turns, the same for each."""
-        while tokens > 0 and self._taking_turns:
-            share = min(tokens / len(self._taking_turns), self._taking_turns[0] - self._clock)
-            tokens -= share * len(self._taking_turns)
-            self._clock += share
-            while self._taking_turns and self._taking_turns[0] <= self._clock:
-                heappop(self._taking_turns)
+        turns = self._taking_turns
+        while turns:
+            ahead = turns[0] - self._clock
+            if tokens < ahead * len(turns):
+                self._clock += tokens / len(turns)
+                return
+            tokens -= ahead * len(turns)
+            self._clock = heappop(turns)
 
     def leave(self, place: Place) -> list[Row]:
         """Forget the rows of a request, which are returned."""
