@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from onepass.schedule.line import Line, Place
 from onepass.schedule.row import Row
 
-ROW = 10  # tokens
+ROW = 99  # tokens
 
 
 def rows(request: int, count: int) -> list[Row]:
