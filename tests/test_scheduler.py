@@ -64,14 +64,17 @@ def test_every_row_runs_once_in_a_batch_of_its_model_within_the_budget(
     lanes=st.integers(1, 4),
     speed=st.floats(0.2, 2.0),
     when=st.floats(0.0, 1.0),
+    drift=st.lists(st.floats(0.5, 2.0), min_size=1, max_size=6),
 )
 def test_a_query_waits_at_most_two_micro_batches_behind_a_bulk_request(
-    seed: int, single: int, lanes: int, speed: float, when: float
+    seed: int, single: int, lanes: int, speed: float, when: float, drift: list[float]
 ) -> None:
-    """Whatever the lanes, whenever it comes, at 0.2 to 2 times the speed that was measured."""
+    """Whatever the lanes, whenever it comes, at 0.2 to 2 times the speed that was measured, as it changes meanwhile."""
     budget, measured, bulk = 512, 10_000.0, lengths_of(seed, 300)
     scheduler = Scheduler()
-    scheduler.add(Flow(), rows(1, bulk), 0.0, measured * lanes)
+    flow, chunk = Flow(), -(-len(bulk) // len(drift))
+    for first, factor in zip(range(0, len(bulk), chunk), drift, strict=False):
+        scheduler.add(flow, rows(1, bulk[first : first + chunk]), 0.0, measured * lanes * factor)
     arrives = when * sum(bulk) / (measured * speed * lanes)
     free = [0.0] * lanes  # when each lane is done
     asked = False

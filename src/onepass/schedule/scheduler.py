@@ -32,24 +32,24 @@ PART = 1.0  # seconds of the engine's work: requests that are longer have their 
 
 @dataclass(slots=True)
 class Flow:
-    """One request. arrival: of its next turn.  turns: that are queued.  rate: tokens a second, as promised; 0 at first.
-
-    queue: of its model.  place: in the line, of a long one.
-    """
+    """One request. arrival: of its next turn.  turns: that are queued.  queue: of its model.  place: in its line."""
 
     arrival: float = -math.inf
     turns: int = 0
-    rate: float = 0.0
     queue: _Queue | None = None
     place: Place | None = None
 
 
 class _Turn(NamedTuple):
-    """Ordered as tuples are; no two have the same number. size: tokens.  row: None where turns are traded."""
+    """Ordered as tuples are; no two have the same number. size: tokens.  seconds: that these take, as promised.
+
+    row: None where turns are traded.
+    """
 
     arrival: float
     number: int
     size: int
+    seconds: float
     flow: Flow
     row: Row | None
 
@@ -74,9 +74,9 @@ class Scheduler:
     def add(self, flow: Flow, rows: Sequence[Row], now: float, tokens_per_second: float, following: float = 0) -> None:
         """Rows of one request, in order. following: tokens of the same request that will come later, as expected."""
         total = sum(map(len, rows))
-        if not flow.rate and total + following > SHORT:
+        rate = SHARE * tokens_per_second
+        if flow.queue is None and total + following > SHORT:
             flow.place = Place()
-        flow.rate = SHARE * tokens_per_second
         self._clock = min(max(self._clock, now - HEAD_START), now) if self.rows else now
         self._flows += not flow.turns
         flow.turns += len(rows)
@@ -84,8 +84,9 @@ class Scheduler:
         for row in rows:
             self._number += 1
             arrival, size = max(flow.arrival, self._clock), len(row)
-            heappush(queue.turns, _Turn(arrival, self._number, size, flow, None if flow.place else row))
-            flow.arrival = arrival + size / flow.rate
+            turn = _Turn(arrival, self._number, size, size / rate, flow, None if flow.place else row)
+            heappush(queue.turns, turn)
+            flow.arrival = arrival + turn.seconds
         if flow.place is not None:
             queue.line.add(flow.place, rows, following, PART * tokens_per_second)
         self.tokens += total
@@ -141,7 +142,7 @@ class Scheduler:
                 taken.append(row)
                 seen += len(row)
                 room -= len(row)
-                self._clock += turn.size / (turn.flow.rate * self._flows)
+                self._clock += turn.seconds / self._flows
                 self._over(turn)
         for turn in passed:
             heappush(queue.turns, turn)
