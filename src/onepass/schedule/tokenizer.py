@@ -1,4 +1,4 @@
-"""Text to token ids, exactly as the checkpoint's tokenizer gives them; cutting to length is done here.
+"""Text to token ids, exactly as the checkpoint's tokenizer gives them; `fit.py` cuts them to length.
 
 Nothing is ever changed on the shared tokenizer at run time, and the special tokens around a text or a pair are read off
 its own post-processor once. So a rerank query is encoded once and put beside each document, with the ids that pair
